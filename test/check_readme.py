@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""The README shows the example that is compiled and run, to the letter.
+
+usage: check_readme.py SOURCE_ROOT
+
+Every ```c block of README.md and docs/*.md that follows a comment <!-- example: PATH --> must be
+the text of that file, or of the part between the lines `/* [NAME] */` and `/* [end] */` when the
+comment says PATH#NAME. A ```c block without such a comment fails in README.md: nobody compiles it.
+"""
+import difflib
+import re
+import sys
+import textwrap
+from pathlib import Path
+
+BLOCK = re.compile(r"(?:<!-- *example: *(?P<path>[^#\s]+)(?:#(?P<part>[\w-]+))? *-->[ \t]*\n\s*)?"
+                   r"^```c\n(?P<text>.*?)^```", re.S | re.M)
+
+
+def source_text(root, path, part):
+    text = (root / path).read_text(encoding="utf-8")
+    if part is None:
+        return text
+    match = re.search(rf"^[ \t]*/\* \[{part}\] \*/\n(.*?)^[ \t]*/\* \[end\] \*/", text, re.S | re.M)
+    if match is None:
+        sys.exit(f"{path} has no part [{part}]")
+    return textwrap.dedent(match[1])
+
+
+def check_page(root, page, strict):
+    shown, wrong = 0, 0
+    text = page.read_text(encoding="utf-8")
+    for block in BLOCK.finditer(text):
+        where = f"{page.name}:{text.count(chr(10), 0, block.start('text'))}"
+        if block["path"] is None:
+            wrong += strict
+            if strict:
+                print(f"{where}: a block of C that no example is behind")
+            continue
+        shown += 1
+        want = source_text(root, block["path"], block["part"])
+        if block["text"] != want:
+            wrong += 1
+            print(f"{where}: differs from {block['path']}")
+            print("\n".join(difflib.unified_diff(want.splitlines(), block["text"].splitlines(),
+                                                 block["path"], page.name, lineterm="")))
+    return shown, wrong
+
+
+def main():
+    root = Path(sys.argv[1])
+    shown, wrong = check_page(root, root / "README.md", True)
+    if shown == 0:
+        print("README.md shows no example")
+        wrong += 1
+    for page in sorted((root / "docs").glob("*.md")):
+        more, bad = check_page(root, page, False)
+        shown, wrong = shown + more, wrong + bad
+    print(f"{shown} examples shown, {wrong} wrong")
+    return bool(wrong)
+
+
+sys.exit(main())
