@@ -1,0 +1,12 @@
+/* backend.c - the backends there are.
+ *
+ * In: a context. Out: the ops of its backend. */
+#include "backend.h"
+
+#include "cpu/cpu_backend.h"
+
+const gr_backend_ops *gradreg_i_backend_ops(const gradreg_context *context)
+{
+    (void)context; /* contexts of other backends cannot be created in this build */
+    return &gradreg_cpu_backend;
+}

@@ -1,0 +1,121 @@
+/* backend.h - what a backend must supply for the regularizer.
+ *
+ * In: a gr_work, whose spans, table and view lie where the backend can reach them. Out: sums per
+ * bin, moved weights, gradients. The front (regularizer_step.c) has validated everything and
+ * calls the ops in the order of the data flow; an op may assert, never re-checks, and does not
+ * wait for the device except where it says so. To add a backend: fill this table in lib/NAME/ and
+ * name it in gradreg_i_backend_ops(). Every op is REQUIRED. */
+#ifndef GRADREG_LIB_BACKEND_H
+#define GRADREG_LIB_BACKEND_H
+
+#include <stddef.h>
+
+#include "context.h"
+#include "gradreg.h"
+#include "step.h"
+#include "table.h"
+
+/* One segment's part in one call; every pointer is to its element segment.begin, or NULL. */
+typedef struct gr_span {
+    char *params;
+    char *moved;        /* where theta' goes: params, or perturbed_params */
+    const char *master; /* f32; NULL when clean weights come from elsewhere */
+    const char *first;  /* g1, wherever it is in this call */
+    char *grads;
+    const char *direction;
+    char *clean; /* library: copy of theta */
+    char *first_copy;
+    char *plus;
+    char *kept;
+    char *noise;
+    uint32_t absent; /* GR_ABSENT_ bits of the step */
+    uint32_t reserved;
+} gr_span;
+
+enum { GR_ABSENT_FIRST = 1, GR_ABSENT_PLUS = 2, GR_ABSENT_SECOND = 4 };
+
+/* What a pass of squares reads. */
+enum gr_source {
+    GR_SOURCE_FIRST,        /* g1 of every segment that is not frozen */
+    GR_SOURCE_SECOND,       /* grads of segments whose second gradient is read */
+    GR_SOURCE_DIRECTION,    /* v of perturbed segments */
+    GR_SOURCE_WEIGHTS,      /* clean theta of perturbed segments */
+    GR_SOURCE_NOISE_WEIGHTS /* clean theta of noise segments */
+};
+
+enum gr_decision {
+    GR_DECIDE_NOISE,
+    GR_DECIDE_PERTURB,
+    GR_DECIDE_CANDIDATE, /* value = epsilon: lengths as perturb would choose them */
+    GR_DECIDE_FIDELITY,  /* applied_cosine of a candidate */
+    GR_DECIDE_COMBINE,
+    GR_DECIDE_FALLBACK,
+    GR_DECIDE_REUSE,
+    GR_DECIDE_FINISH, /* terms, step counter */
+    GR_DECIDE_CLEAR_TERMS,
+    GR_DECIDE_ABANDON, /* cancel, remove_noise: the noise is out */
+    GR_DECIDE_LOSSES,
+    GR_DECIDE_STRENGTH,
+    GR_DECIDE_EPSILON,
+    GR_DECIDE_STEP
+};
+
+typedef struct gr_decision_input {
+    const float *grad_scale; /* backend memory, or NULL */
+    float *found_inf;        /* backend memory, or NULL */
+    const float *losses[2];  /* backend memory */
+    double value;
+    uint64_t step;
+} gr_decision_input;
+
+typedef struct gr_work {
+    gradreg_context *context;
+    const gr_table *table;
+    gr_span *spans;
+    gr_step step;
+    double *block_sums; /* [GR_BLOCK_ROWS][table->block_capacity] */
+    double *exchange;   /* [world][rows of the largest range][bin_count] */
+    int noisy;          /* theta stands at the noisy point */
+    int streaming;      /* buffers are too large for the caches */
+} gr_work;
+
+enum { GR_BLOCK_ROWS = 7 };
+
+typedef struct gr_backend_ops {
+    const char *name;
+    /* zero bytes in backend memory; queued */
+    gradreg_status (*zero)(gr_work *work, void *backend, size_t bytes);
+    /* sums[row] = squares; for gradients and directions sums[row + 1] = elements not finite */
+    gradreg_status (*squares)(gr_work *work, enum gr_source source, int row);
+    /* sums[row] = elements of perturbed and noise segments with params != round(master) */
+    gradreg_status (*verify_master)(gr_work *work, int row);
+    /* theta -> theta + noise; clean copies; OUT_OF_PLACE: every element */
+    gradreg_status (*inject)(gr_work *work);
+    /* theta -> theta + delta; clean copies; g1 to first_copy; zeros to grads under ADDS */
+    gradreg_status (*perturb)(gr_work *work);
+    /* the sums of perturb, and nothing else */
+    gradreg_status (*rehearse)(gr_work *work);
+    /* grads to plus; clean (+ noise) - delta; zeros to grads under ADDS */
+    gradreg_status (*mirror)(gr_work *work);
+    /* g_hat to grads, the next noise direction, theta back on segments with any of `restored`'s
+     * flags, sums[GR_SUM_ABSENT]. `read` is a GR_READ_ mode */
+    gradreg_status (*combine)(gr_work *work, int read, uint32_t restored);
+    /* theta back on segments with any of these flags */
+    gradreg_status (*restore)(gr_work *work, uint32_t restored);
+    gradreg_status (*decide)(gr_work *work, enum gr_decision which,
+                             const gr_decision_input *input);
+    /* this rank's row of sums[first_row .. end_row) into a zeroed exchange; and back, adding the
+     * ranks' rows in their order */
+    gradreg_status (*pack)(gr_work *work, int first_row, int end_row);
+    gradreg_status (*unpack)(gr_work *work, int first_row, int end_row);
+    /* between host and backend memory; wait */
+    gradreg_status (*fetch)(gr_work *work, void *host, const void *backend, size_t bytes);
+    gradreg_status (*store)(gr_work *work, void *backend, const void *host, size_t bytes);
+    /* within backend memory; queued */
+    gradreg_status (*copy)(gr_work *work, void *to, const void *from, size_t bytes);
+    int host_reads; /* backend memory is host memory, and every op has finished on return */
+} gr_backend_ops;
+
+const gr_backend_ops *gradreg_i_backend_ops(const gradreg_context *context);
+
+#endif

@@ -1,0 +1,380 @@
+/* context.c - opens and closes contexts; memory and remarks for everything that lives in one.
+ *
+ * In: gradreg_context_params, checked here and nowhere else; the environment's vector path. Out:
+ * a struct gradreg_context (context.h). A backend is one row of the table below. */
+#include "context.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "params.h"
+
+/* The structs of 0.1, which every later version accepts. */
+enum {
+    PARAMS_MINIMUM = sizeof(gradreg_context_params),
+    INFO_MINIMUM = sizeof(struct gradreg_context_info)
+};
+
+/* ---- memory ---------------------------------------------------------------------- */
+
+static void *library_allocate(size_t bytes)
+{
+    if (bytes > PTRDIFF_MAX - GR_ALIGNMENT)
+        return NULL;
+    return aligned_alloc(GR_ALIGNMENT,
+                         (bytes + GR_ALIGNMENT - 1) / GR_ALIGNMENT * GR_ALIGNMENT);
+}
+
+static void release_with(const gradreg_allocator *allocator, void *pointer, size_t bytes,
+                         gradreg_memory memory)
+{
+    const char *function = gradreg_i_entered();
+
+    if (allocator->release == NULL) {
+        free(pointer);
+        return;
+    }
+    allocator->release(allocator->user, pointer, bytes, memory);
+    gradreg_i_enter(function);
+}
+
+static void *hook_allocate(const gradreg_allocator *allocator, size_t bytes,
+                           gradreg_memory memory)
+{
+    const char *function = gradreg_i_entered();
+    void *pointer = allocator->allocate(allocator->user, bytes, GR_ALIGNMENT, memory);
+
+    gradreg_i_enter(function);
+    if (pointer == NULL) {
+        gradreg_i_set_error("allocator.allocate gave NULL for %zu bytes", bytes);
+        return NULL;
+    }
+    if ((uintptr_t)pointer % GR_ALIGNMENT != 0) {
+        release_with(allocator, pointer, bytes, memory);
+        gradreg_i_set_error(
+            "allocator.allocate gave %p for %zu bytes, expected alignment to %d", pointer,
+            bytes, GR_ALIGNMENT);
+        return NULL;
+    }
+    return pointer;
+}
+
+static void *allocate_with(const gradreg_allocator *allocator, size_t bytes,
+                           gradreg_memory memory)
+{
+    if (allocator->allocate != NULL)
+        return hook_allocate(allocator, bytes, memory);
+
+    void *pointer = library_allocate(bytes);
+    if (pointer == NULL)
+        gradreg_i_set_error("no memory for %zu bytes", bytes);
+    return pointer;
+}
+
+void *gradreg_i_allocate(gradreg_context *context, size_t bytes, gradreg_memory memory)
+{
+    if (bytes == 0)
+        return NULL;
+    atomic_fetch_add(&context->allocations, 1);
+    void *pointer = allocate_with(&context->params.allocator, bytes, memory);
+    if (pointer != NULL)
+        atomic_fetch_add(&context->bytes_held, bytes);
+    return pointer;
+}
+
+void gradreg_i_release(gradreg_context *context, void *pointer, size_t bytes,
+                       gradreg_memory memory)
+{
+    if (pointer == NULL)
+        return;
+    assert(atomic_load(&context->bytes_held) >= bytes);
+    release_with(&context->params.allocator, pointer, bytes, memory);
+    atomic_fetch_sub(&context->bytes_held, bytes);
+}
+
+/* ---- remarks, children, misuse --------------------------------------------------- */
+
+void gradreg_i_log(gradreg_context *context, gradreg_log_level level, const char *format, ...)
+{
+    const gradreg_log *log = &context->params.log;
+    const char *function = gradreg_i_entered();
+    char message[512];
+    va_list arguments;
+
+    if (log->function == NULL || level > log->level)
+        return;
+    va_start(arguments, format);
+    (void)vsnprintf(message, sizeof(message), format, arguments);
+    va_end(arguments);
+    for (char *c = message; *c != '\0'; c++)
+        if (*c == '\n' || *c == '\r')
+            *c = ' ';
+    log->function(log->user, level, message);
+    gradreg_i_enter(function);
+}
+
+void gradreg_i_child_add(gradreg_context *context)
+{
+    atomic_fetch_add(&context->children, 1);
+}
+
+void gradreg_i_child_remove(gradreg_context *context)
+{
+    const int32_t before = atomic_fetch_sub(&context->children, 1);
+    assert(before > 0);
+    (void)before;
+}
+
+gradreg_status gradreg_i_busy_enter(gr_busy *busy, const char *what)
+{
+    if (atomic_exchange(&busy->taken, 1) != 0)
+        return GR_FAIL(
+            GRADREG_ERROR_STATE,
+            "argument '%s' is in use by another call: one handle must not be used by "
+            "two threads at once, nor from its own callbacks",
+            what);
+    return GRADREG_OK;
+}
+
+void gradreg_i_busy_leave(gr_busy *busy)
+{
+    atomic_store(&busy->taken, 0);
+}
+
+/* ---- backends -------------------------------------------------------------------- */
+
+static gradreg_status open_cpu(gradreg_context *context)
+{
+    GR_REQUIRE(context->params.device == 0,
+               "params.device is %ld, expected 0: the CPU is one device",
+               (long)context->params.device);
+    return gradreg_cpu_choose_path(&context->path);
+}
+
+static void name_cpu(const gradreg_context *context, struct gradreg_context_info *info)
+{
+    gradreg_cpu_name(info->device_name, sizeof(info->device_name));
+    (void)snprintf(info->vector_path, sizeof(info->vector_path), "%s",
+                   gradreg_cpu_path_name(context->path));
+}
+
+/* The module is looked for when a context asks for it, so that the library has the same exports
+ * and starts alike on machines with and without a GPU. Version 0.1 ships none. */
+static gradreg_status open_cuda(gradreg_context *context)
+{
+    (void)context;
+    return GR_FAIL(GRADREG_ERROR_UNSUPPORTED,
+                   "params.backend is GRADREG_BACKEND_CUDA, but no CUDA module was found: this "
+                   "build has the CPU backend only, expected GRADREG_BACKEND_CPU or _AUTO");
+}
+
+static bool always(void)
+{
+    return true;
+}
+
+static bool never(void)
+{
+    return false;
+}
+
+/* One row per backend: whether it can be opened here, opening it (a sentence where it cannot),
+ * and its lines in context_info. */
+static const struct backend {
+    gradreg_backend id;
+    bool (*available)(void);
+    gradreg_status (*open)(gradreg_context *context);
+    void (*name)(const gradreg_context *context, struct gradreg_context_info *info);
+} backends[] = {
+    { GRADREG_BACKEND_CPU, always, open_cpu, name_cpu },
+    { GRADREG_BACKEND_CUDA, never, open_cuda, NULL },
+};
+
+static const struct backend *find_backend(gradreg_backend id)
+{
+    const gradreg_backend wanted = id == GRADREG_BACKEND_AUTO ? GRADREG_BACKEND_CPU : id;
+
+    for (size_t i = 0; i < sizeof(backends) / sizeof(backends[0]); i++)
+        if (backends[i].id == wanted)
+            return &backends[i];
+    return NULL;
+}
+
+int32_t gradreg_backend_available(gradreg_backend backend)
+{
+    const struct backend *row = find_backend(backend);
+    return row != NULL && row->available();
+}
+
+/* ---- create and destroy ---------------------------------------------------------- */
+
+static gradreg_status check_hooks(const gradreg_context_params *params)
+{
+    const gradreg_allocator *allocator = &params->allocator;
+    const gradreg_parallel_for *parallel_for = &params->parallel_for;
+    const gradreg_log *log = &params->log;
+
+    GR_REQUIRE((allocator->allocate == NULL) == (allocator->release == NULL),
+               "params.allocator.%s is NULL, expected both functions or neither",
+               allocator->allocate == NULL ? "allocate" : "release");
+    GR_REQUIRE(allocator->reserved == NULL, "params.allocator.reserved must be NULL");
+    GR_REQUIRE(parallel_for->reserved[0] == NULL && parallel_for->reserved[1] == NULL,
+               "params.parallel_for.reserved must be NULL");
+    GR_REQUIRE(log->level >= GRADREG_LOG_OFF && log->level <= GRADREG_LOG_INFO,
+               "params.log.level is %ld, expected a GRADREG_LOG_ constant or 0",
+               (long)log->level);
+    GR_REQUIRE(log->reserved0 == 0 && log->reserved1 == NULL,
+               "params.log.reserved0 and reserved1 must be zero");
+    return GRADREG_OK;
+}
+
+/* Checks what holds for every backend and decides what the caller left open. */
+static gradreg_status resolve(gradreg_context_params *params)
+{
+    const struct backend *backend = find_backend(params->backend);
+
+    GR_REQUIRE(backend != NULL, "params.backend is %ld, expected a GRADREG_BACKEND_ constant",
+               (long)params->backend);
+    GR_REQUIRE(params->threads >= 0 && params->threads <= GR_THREADS_LIMIT,
+               "params.threads is %ld, expected 0 to %d", (long)params->threads,
+               GR_THREADS_LIMIT);
+    GR_TRY(check_hooks(params));
+    params->backend = backend->id;
+    if (params->threads == 0)
+        params->threads = gradreg_i_usable_threads();
+    if (params->log.level == 0)
+        params->log.level = GRADREG_LOG_WARNING;
+    return GRADREG_OK;
+}
+
+static gradreg_status create(gradreg_context **out, const gradreg_context_params *given)
+{
+    gradreg_context_params params = GRADREG_CONTEXT_PARAMS_INIT;
+
+    if (given != NULL)
+        GR_TRY(gradreg_i_struct_read(&params, sizeof(params), PARAMS_MINIMUM, given, "params"));
+    GR_TRY(resolve(&params));
+    gradreg_context *context =
+        allocate_with(&params.allocator, sizeof(*context), GRADREG_MEMORY_HOST);
+    if (context == NULL)
+        return GRADREG_ERROR_OUT_OF_MEMORY;
+
+    memset(context, 0, sizeof(*context));
+    context->params = params;
+    atomic_init(&context->busy.taken, 0);
+    atomic_init(&context->children, 0);
+    atomic_init(&context->bytes_held, sizeof(*context));
+    atomic_init(&context->allocations, 1);
+    gradreg_i_pool_init(&context->pool, params.threads);
+    const gradreg_status status = find_backend(params.backend)->open(context);
+    if (status != GRADREG_OK) {
+        release_with(&params.allocator, context, sizeof(*context), GRADREG_MEMORY_HOST);
+        return status;
+    }
+    *out = context;
+    return GRADREG_OK;
+}
+
+gradreg_status gradreg_context_create(gradreg_context **out,
+                                      const gradreg_context_params *params)
+{
+    GR_ENTER();
+    GR_REQUIRE_POINTER(out);
+    *out = NULL;
+    return create(out, params);
+}
+
+gradreg_status gradreg_context_destroy(gradreg_context *context)
+{
+    GR_ENTER();
+    if (context == NULL)
+        return GRADREG_OK;
+    GR_TRY(gradreg_i_busy_enter(&context->busy, "context"));
+    const int32_t children = atomic_load(&context->children);
+    if (children != 0) {
+        gradreg_i_busy_leave(&context->busy);
+        return GR_FAIL(
+            GRADREG_ERROR_STATE,
+            "argument 'context' still has %ld %s, expected 0: destroy what was created "
+            "with it first",
+            (long)children, children == 1 ? "child" : "children");
+    }
+    gradreg_i_pool_destroy(&context->pool);
+    gradreg_i_release(context, context->scratch, context->scratch_bytes,
+                      GRADREG_MEMORY_BACKEND);
+
+    const gradreg_allocator allocator = context->params.allocator;
+    release_with(&allocator, context, sizeof(*context), GRADREG_MEMORY_HOST);
+    return GRADREG_OK;
+}
+
+/* ---- the other entries ----------------------------------------------------------- */
+
+gradreg_status gradreg_context_set_stream(gradreg_context *context, void *stream)
+{
+    GR_ENTER();
+    GR_REQUIRE_POINTER(context);
+    GR_REQUIRE(stream == NULL, "argument 'stream' is %p, expected NULL: the CPU has no streams",
+               stream);
+    GR_TRY(gradreg_i_busy_enter(&context->busy, "context"));
+    context->stream = stream;
+    gradreg_i_busy_leave(&context->busy);
+    return GRADREG_OK;
+}
+
+gradreg_status gradreg_context_synchronize(gradreg_context *context)
+{
+    GR_ENTER();
+    GR_REQUIRE_POINTER(context);
+    GR_TRY(gradreg_i_busy_enter(&context->busy, "context"));
+    /* Nothing is ever queued: on the CPU every call has finished when it returns. */
+    gradreg_i_busy_leave(&context->busy);
+    return GRADREG_OK;
+}
+
+gradreg_status gradreg_context_info(const gradreg_context *context,
+                                    struct gradreg_context_info *out)
+{
+    struct gradreg_context_info info = GRADREG_CONTEXT_INFO_INIT;
+
+    GR_ENTER();
+    GR_REQUIRE_POINTER(context);
+    GR_REQUIRE_POINTER(out);
+    GR_TRY(gradreg_i_struct_check(out, INFO_MINIMUM, "out"));
+    info.backend = context->params.backend;
+    info.device = context->params.device;
+    info.threads = atomic_load(&context->pool.threads);
+    info.bytes_held = atomic_load(&context->bytes_held);
+    info.allocations = atomic_load(&context->allocations);
+    find_backend(context->params.backend)->name(context, &info);
+    gradreg_i_struct_write(out, &info, sizeof(info));
+    return GRADREG_OK;
+}
+
+static gradreg_status grow_scratch(gradreg_context *context, size_t bytes)
+{
+    if (bytes <= context->scratch_bytes)
+        return GRADREG_OK;
+    void *scratch = gradreg_i_allocate(context, bytes, GRADREG_MEMORY_BACKEND);
+    if (scratch == NULL)
+        return GRADREG_ERROR_OUT_OF_MEMORY;
+    gradreg_i_release(context, context->scratch, context->scratch_bytes,
+                      GRADREG_MEMORY_BACKEND);
+    context->scratch = scratch;
+    context->scratch_bytes = bytes;
+    return GRADREG_OK;
+}
+
+gradreg_status gradreg_context_reserve(gradreg_context *context, size_t bytes)
+{
+    GR_ENTER();
+    GR_REQUIRE_POINTER(context);
+    GR_TRY(gradreg_i_busy_enter(&context->busy, "context"));
+    const gradreg_status status = grow_scratch(context, bytes);
+    gradreg_i_busy_leave(&context->busy);
+    return status;
+}

@@ -1,0 +1,387 @@
+/* cpu_kernels.c - the element loops of one vector path; compiled once per path.
+ *
+ * In: blocks (cpu_kernels.h). Out: results and lanes of sums, with the same bits on every path:
+ * a path differs in how many lanes one register holds and in nothing else. Elements are taken
+ * four rows of 128 lanes at a time, so that a lane's sum stays in a register for four of its
+ * elements, in their order. A block's end that fills no register goes through zero-padded
+ * copies: zeros add nothing to a lane. */
+#include "cpu_kernels.h"
+
+#include <assert.h>
+
+#include "cpu_vector.h"
+
+enum { W = GR_VECTOR_WIDTH, ROWS = 4, TILE = ROWS * GR_LANES };
+
+#define GR_PASTE_(a, b) a##b
+#define GR_PASTE(a, b)  GR_PASTE_(a, b)
+
+/* Asks for the line `ahead` elements on; an address past the buffer's end is never used. */
+GR_ALWAYS void gr_prefetch(const int type, const void *p, size_t i)
+{
+    const size_t ahead = 2 * TILE;
+    __builtin_prefetch((const void *)((uintptr_t)p + (i + ahead) * gr_size_of(type)));
+}
+
+GR_ALWAYS void gr_lanes_load(gr_vf *sums, const float *lanes, const int count, size_t lane)
+{
+    for (int k = 0; k < count; k++)
+        sums[k] = gr_load_f32(lanes + k * GR_LANES + lane);
+}
+
+GR_ALWAYS void gr_lanes_store(float *lanes, const gr_vf *sums, const int count, size_t lane)
+{
+    for (int k = 0; k < count; k++)
+        gr_store_f32(lanes + k * GR_LANES + lane, sums[k]);
+}
+
+/* ---- squares --------------------------------------------------------------------- */
+
+GR_ALWAYS void gr_squares(const int type, const void *x, size_t n, float *lanes)
+{
+    size_t i = 0;
+    for (; i + TILE <= n; i += TILE)
+        for (size_t lane = 0; lane < GR_LANES; lane += W) {
+            gr_vf sum = gr_load_f32(lanes + lane);
+            for (size_t row = 0; row < TILE; row += GR_LANES) {
+                const gr_vf v = gr_load(type, x, i + row + lane);
+                sum = GR_ACCUMULATE(sum, v, v);
+                gr_prefetch(type, x, i + row + lane);
+            }
+            gr_store_f32(lanes + lane, sum);
+        }
+    for (; i < n; i += W) {
+        char padded[W * 4] = { 0 };
+        const char *at = (const char *)x + i * gr_size_of(type);
+        if (n - i < W)
+            at = memcpy(padded, at, (n - i) * gr_size_of(type));
+        const gr_vf v = gr_load(type, at, 0);
+        float *sum = lanes + i % GR_LANES;
+        gr_store_f32(sum, GR_ACCUMULATE(gr_load_f32(sum), v, v));
+    }
+}
+
+/* ---- move ------------------------------------------------------------------------ */
+
+typedef struct gr_move_counts {
+    gr_vi changed, saturated;
+} gr_move_counts;
+
+GR_ALWAYS void gr_move_one(const int P, const int U, const gr_move_block *b, size_t i,
+                           gr_vf *sums, gr_move_counts *counts)
+{
+    gr_vf before = gr_load(P, b->base, i);
+    const gr_vf u = gr_load(U, b->u, i);
+    gr_vf after =
+        gr_store(P, b->moved, i, GR_MOVE(before, b->coefficient, u), &counts->saturated);
+    if (b->compute == GRADREG_TYPE_BF16) {
+        before = gr_rounded(GRADREG_TYPE_BF16, before);
+        after = gr_rounded(GRADREG_TYPE_BF16, after);
+    } else if (b->compute == GRADREG_TYPE_F16) {
+        before = gr_rounded(GRADREG_TYPE_F16, before);
+        after = gr_rounded(GRADREG_TYPE_F16, after);
+    }
+    gr_count_unequal(&counts->changed, before, after);
+    const gr_vf applied = (after - before) * b->scale_applied;
+    sums[GR_MOVE_APPLIED] = GR_ACCUMULATE(sums[GR_MOVE_APPLIED], applied, applied);
+    sums[GR_MOVE_ALONG] = GR_ACCUMULATE(sums[GR_MOVE_ALONG], applied, u * b->scale_u);
+    if (b->slope != NULL)
+        sums[GR_MOVE_SLOPE] = GR_ACCUMULATE(sums[GR_MOVE_SLOPE], applied,
+                                            gr_load(U, b->slope, i) * b->scale_slope);
+}
+
+/* Copies are made while the lines are on their way in for the arithmetic anyway. */
+GR_ALWAYS void gr_move_copies(const int P, const int U, const gr_move_block *b, size_t i,
+                              size_t n)
+{
+    const size_t p = gr_size_of(P), u = gr_size_of(U);
+    if (b->clean != NULL)
+        gr_copy((char *)b->clean + i * p, (const char *)b->base + i * p, n * p, b->streaming);
+    if (b->kept != NULL)
+        gr_copy((char *)b->kept + i * u, (const char *)b->u + i * u, n * u, b->streaming);
+}
+
+/* The last n < W elements, in padded copies. */
+GR_ALWAYS void gr_move_rest(const int P, const int U, const gr_move_block *b, size_t i,
+                            size_t n, gr_vf *sums, gr_move_counts *counts)
+{
+    char base[W * 4] = { 0 }, u[W * 4] = { 0 }, slope[W * 4] = { 0 };
+    const size_t p = gr_size_of(P), g = gr_size_of(U);
+    gr_move_block rest = *b;
+    rest.base = memcpy(base, (const char *)b->base + i * p, n * p);
+    rest.u = memcpy(u, (const char *)b->u + i * g, n * g);
+    if (b->slope != NULL)
+        rest.slope = memcpy(slope, (const char *)b->slope + i * g, n * g);
+    rest.moved = base;
+    gr_move_one(P, U, &rest, 0, sums, counts);
+    memcpy((char *)b->moved + i * p, base, n * p);
+}
+
+GR_ALWAYS void gr_move(const int P, const int U, const gr_move_block *b, size_t n, float *lanes,
+                       uint64_t *totals)
+{
+    gr_move_counts counts = { 0 };
+    gr_vf sums[GR_MOVE_SUMS];
+    size_t i = 0;
+    for (; i + TILE <= n; i += TILE) {
+        gr_move_copies(P, U, b, i, TILE);
+        for (size_t lane = 0; lane < GR_LANES; lane += W) {
+            gr_lanes_load(sums, lanes, GR_MOVE_SUMS, lane);
+            for (size_t row = 0; row < TILE; row += GR_LANES) {
+                gr_move_one(P, U, b, i + row + lane, sums, &counts);
+                gr_prefetch(P, b->base, i + row + lane);
+                gr_prefetch(U, b->u, i + row + lane);
+            }
+            gr_lanes_store(lanes, sums, GR_MOVE_SUMS, lane);
+        }
+        if (b->zeroed != NULL)
+            memset((char *)b->zeroed + i * gr_size_of(U), 0, TILE * gr_size_of(U));
+    }
+    const size_t tiled = i;
+    gr_move_copies(P, U, b, i, n - i);
+    for (; i < n; i += W) {
+        gr_lanes_load(sums, lanes, GR_MOVE_SUMS, i % GR_LANES);
+        if (n - i < W)
+            gr_move_rest(P, U, b, i, n - i, sums, &counts);
+        else
+            gr_move_one(P, U, b, i, sums, &counts);
+        gr_lanes_store(lanes, sums, GR_MOVE_SUMS, i % GR_LANES);
+    }
+    if (b->zeroed != NULL)
+        memset((char *)b->zeroed + tiled * gr_size_of(U), 0, (n - tiled) * gr_size_of(U));
+    totals[0] += gr_total(counts.changed);
+    totals[1] += gr_total(counts.saturated);
+}
+
+/* ---- combine --------------------------------------------------------------------- */
+
+/* Sums of the difference without clips: scaled before subtracting, which is exact but for
+ * values that would leave fp32's range. */
+GR_ALWAYS void gr_combine_plain(const int read, const gr_combine_block *b, size_t i, gr_vf g1,
+                                gr_vf g2, gr_vf plus, gr_vf *sums)
+{
+    const gr_vf x1 = g1 * b->scale, x2 = g2 * b->scale;
+    const gr_vf left = read == GR_READ_CENTRAL ? plus * b->scale : x1;
+    const gr_vf d0 = read == GR_READ_CENTRAL ? GR_DIFFERENCE_CENTRAL(left, x2)
+                                             : GR_DIFFERENCE_FORWARD(x1, x2);
+    const gr_vf u = b->direction != NULL ? gr_load_f32(b->direction + i) * b->scale_u : x1;
+    sums[GR_COMBINE_D0] = GR_ACCUMULATE(sums[GR_COMBINE_D0], d0, d0);
+    sums[GR_COMBINE_ALONG] = GR_ACCUMULATE(sums[GR_COMBINE_ALONG], u, d0);
+    sums[GR_COMBINE_CROSS] = GR_ACCUMULATE(sums[GR_COMBINE_CROSS], left, x2);
+}
+
+/* D: what the correction is made of. */
+GR_ALWAYS gr_vf gr_combine_difference(const int read, const gr_combine_block *b, size_t i,
+                                      gr_vf a, gr_vf g2, gr_vf plus)
+{
+    if (read == GR_READ_KEPT)
+        return gr_load_f32(b->kept + i);
+    const gr_vf second = GR_SCALED(b->second_factor, g2);
+    if (read == GR_READ_CENTRAL)
+        return GR_DIFFERENCE_CENTRAL(GR_SCALED(b->plus_factor, plus), second);
+    return GR_DIFFERENCE_FORWARD(a, second);
+}
+
+GR_ALWAYS gr_vf gr_combine_product(const int read, const gr_combine_block *b, gr_vf g1,
+                                   gr_vf g2, gr_vf plus)
+{
+    if (read == GR_READ_CENTRAL)
+        return GR_SCALED(b->correction, GR_DIFFERENCE_CENTRAL(plus, g2));
+    return GR_SCALED(b->correction, GR_DIFFERENCE_FORWARD(g1, g2));
+}
+
+GR_ALWAYS void gr_combine_one(const int G, const int read, const gr_combine_block *b, size_t i,
+                              gr_vf *sums, gr_vi *saturated)
+{
+    const int two_passes = read == GR_READ_FORWARD || read == GR_READ_CENTRAL;
+    const gr_vf g1 = gr_load(G, b->first, i);
+    const gr_vf g2 = two_passes ? gr_load(G, b->second, i) : g1;
+    const gr_vf plus = read == GR_READ_CENTRAL ? gr_load(G, b->plus, i) : g1;
+    const gr_vf a = GR_SCALED(b->first_factor, g1);
+    gr_vf out = a;
+
+    if (two_passes)
+        gr_combine_plain(read, b, i, g1, g2, plus, sums);
+    if (read != GR_READ_FIRST && b->write == GR_WRITE_CORRECTED) {
+        const gr_vf d = gr_combine_difference(read, b, i, a, g2, plus);
+        const gr_vf scaled = d * b->scale;
+        if (b->correction != 0.0f) /* else a itself: a + 0 would turn -0 into +0 */
+            out = GR_CORRECTED(a, b->correction, d);
+        if (b->keep != NULL)
+            gr_store_f32(b->keep + i, GR_SCALED(b->keep_factor, d));
+        const gr_vf stored = gr_store(G, b->out, i, out, saturated);
+        sums[GR_COMBINE_D] = GR_ACCUMULATE(sums[GR_COMBINE_D], scaled, scaled);
+        sums[GR_COMBINE_STORED] =
+            GR_ACCUMULATE(sums[GR_COMBINE_STORED], (stored - a) * b->scale, scaled);
+    } else {
+        if (two_passes && b->write == GR_WRITE_PRODUCT)
+            out = gr_combine_product(read, b, g1, g2, plus);
+        gr_store(G, b->out, i, out, saturated);
+    }
+    out = out * b->scale;
+    sums[GR_COMBINE_OUT] = GR_ACCUMULATE(sums[GR_COMBINE_OUT], out, out);
+}
+
+/* The last n < W elements, in padded copies. */
+GR_ALWAYS void gr_combine_rest(const int G, const int read, const gr_combine_block *b, size_t i,
+                               size_t n, gr_vf *sums, gr_vi *saturated)
+{
+    char first[W * 4] = { 0 }, second[W * 4] = { 0 }, plus[W * 4] = { 0 };
+    float kept[W] = { 0 }, direction[W] = { 0 }, keep[W] = { 0 };
+    const size_t at = i * gr_size_of(G), bytes = n * gr_size_of(G);
+    gr_combine_block rest = *b;
+    rest.first = memcpy(first, (const char *)b->first + at, bytes);
+    if (read == GR_READ_FORWARD || read == GR_READ_CENTRAL)
+        memcpy(second, (const char *)b->second + at, bytes);
+    if (read == GR_READ_CENTRAL)
+        rest.plus = memcpy(plus, (const char *)b->plus + at, bytes);
+    if (read == GR_READ_KEPT)
+        rest.kept = memcpy(kept, b->kept + i, n * sizeof(float));
+    if (b->direction != NULL)
+        rest.direction = memcpy(direction, b->direction + i, n * sizeof(float));
+    if (b->keep != NULL)
+        rest.keep = keep;
+    rest.second = rest.out = second;
+    gr_combine_one(G, read, &rest, 0, sums, saturated);
+    memcpy((char *)b->out + at, second, bytes);
+    if (b->keep != NULL)
+        memcpy(b->keep + i, keep, n * sizeof(float));
+}
+
+GR_ALWAYS void gr_combine_restore(const gr_combine_block *b, size_t i, size_t n)
+{
+    const size_t p = b->param_type == GRADREG_TYPE_F32 ? 4 : 2;
+    if (b->clean != NULL)
+        gr_copy((char *)b->restored + i * p, (const char *)b->clean + i * p, n * p,
+                b->streaming);
+}
+
+GR_ALWAYS void gr_combine(const int G, const int read, const gr_combine_block *b, size_t n,
+                          float *lanes, uint64_t *saturated)
+{
+    gr_vi clipped = { 0 };
+    gr_vf sums[GR_COMBINE_SUMS];
+    size_t i = 0;
+    for (; i + TILE <= n; i += TILE) {
+        gr_combine_restore(b, i, TILE);
+        for (size_t lane = 0; lane < GR_LANES; lane += W) {
+            gr_lanes_load(sums, lanes, GR_COMBINE_SUMS, lane);
+            for (size_t row = 0; row < TILE; row += GR_LANES) {
+                gr_combine_one(G, read, b, i + row + lane, sums, &clipped);
+                gr_prefetch(G, b->first, i + row + lane);
+                gr_prefetch(G, b->second, i + row + lane);
+            }
+            gr_lanes_store(lanes, sums, GR_COMBINE_SUMS, lane);
+        }
+    }
+    gr_combine_restore(b, i, n - i);
+    for (; i < n; i += W) {
+        gr_lanes_load(sums, lanes, GR_COMBINE_SUMS, i % GR_LANES);
+        if (n - i < W)
+            gr_combine_rest(G, read, b, i, n - i, sums, &clipped);
+        else
+            gr_combine_one(G, read, b, i, sums, &clipped);
+        gr_lanes_store(lanes, sums, GR_COMBINE_SUMS, i % GR_LANES);
+    }
+    *saturated += gr_total(clipped);
+}
+
+/* ---- conversions and copies ------------------------------------------------------ */
+
+GR_ALWAYS void gr_widen(const int type, float *to, const void *from, size_t n)
+{
+    size_t i = 0;
+    for (; i + W <= n; i += W)
+        gr_store_f32(to + i, gr_load(type, from, i));
+    if (i < n) {
+        char padded[W * 4] = { 0 };
+        memcpy(padded, (const char *)from + i * gr_size_of(type), (n - i) * gr_size_of(type));
+        const gr_vf x = gr_load(type, padded, 0);
+        memcpy(to + i, &x, (n - i) * sizeof(float));
+    }
+}
+
+GR_ALWAYS void gr_narrow(const int type, void *to, const float *from, size_t n)
+{
+    gr_vi ignored = { 0 };
+    size_t i = 0;
+    for (; i + W <= n; i += W)
+        gr_store(type, to, i, gr_load_f32(from + i), &ignored);
+    if (i < n) {
+        float padded[W] = { 0 };
+        char narrow[W * 4];
+        memcpy(padded, from + i, (n - i) * sizeof(float));
+        gr_store(type, narrow, 0, gr_load_f32(padded), &ignored);
+        memcpy((char *)to + i * gr_size_of(type), narrow, (n - i) * gr_size_of(type));
+    }
+}
+
+static void copy_bytes(void *to, const void *from, size_t bytes, int streaming)
+{
+    gr_copy(to, from, bytes, streaming);
+}
+
+static void fence(void)
+{
+    gr_copy_fence();
+}
+
+/* ---- one function per type or pair of types -------------------------------------- */
+
+#define GR_TYPES_LIST(X) X(F32) X(BF16) X(F16)
+#define GR_PAIRS_LIST(X) X(F32, F32) X(BF16, F32) X(BF16, BF16) X(F16, F32) X(F16, F16)
+
+#define GR_DEFINE_TYPE(T)                                                                   \
+    static void squares_##T(const void *x, size_t n, float *lanes)                          \
+    {                                                                                       \
+        gr_squares(GRADREG_TYPE_##T, x, n, lanes);                                          \
+    }                                                                                       \
+    static void first_##T(const gr_combine_block *b, size_t n, float *lanes, uint64_t *s)   \
+    {                                                                                       \
+        gr_combine(GRADREG_TYPE_##T, GR_READ_FIRST, b, n, lanes, s);                        \
+    }                                                                                       \
+    static void forward_##T(const gr_combine_block *b, size_t n, float *lanes, uint64_t *s) \
+    {                                                                                       \
+        gr_combine(GRADREG_TYPE_##T, GR_READ_FORWARD, b, n, lanes, s);                      \
+    }                                                                                       \
+    static void central_##T(const gr_combine_block *b, size_t n, float *lanes, uint64_t *s) \
+    {                                                                                       \
+        gr_combine(GRADREG_TYPE_##T, GR_READ_CENTRAL, b, n, lanes, s);                      \
+    }                                                                                       \
+    static void kept_##T(const gr_combine_block *b, size_t n, float *lanes, uint64_t *s)    \
+    {                                                                                       \
+        gr_combine(GRADREG_TYPE_##T, GR_READ_KEPT, b, n, lanes, s);                         \
+    }                                                                                       \
+    static void widen_##T(float *to, const void *from, size_t n)                            \
+    {                                                                                       \
+        gr_widen(GRADREG_TYPE_##T, to, from, n);                                            \
+    }                                                                                       \
+    static void narrow_##T(void *to, const float *from, size_t n)                           \
+    {                                                                                       \
+        gr_narrow(GRADREG_TYPE_##T, to, from, n);                                           \
+    }
+GR_TYPES_LIST(GR_DEFINE_TYPE)
+
+#define GR_DEFINE_PAIR(P, U)                                                                \
+    static void move_##P##_##U(const gr_move_block *b, size_t n, float *lanes, uint64_t *c) \
+    {                                                                                       \
+        gr_move(GRADREG_TYPE_##P, GRADREG_TYPE_##U, b, n, lanes, c);                        \
+    }
+GR_PAIRS_LIST(GR_DEFINE_PAIR)
+
+void GR_PASTE(gradreg_cpu_kernels_, GR_PATH)(gr_cpu_kernels *table)
+{
+#define GR_SET_TYPE(T)                                               \
+    table->squares[GRADREG_TYPE_##T] = squares_##T;                  \
+    table->combine[GRADREG_TYPE_##T][GR_READ_FIRST] = first_##T;     \
+    table->combine[GRADREG_TYPE_##T][GR_READ_FORWARD] = forward_##T; \
+    table->combine[GRADREG_TYPE_##T][GR_READ_CENTRAL] = central_##T; \
+    table->combine[GRADREG_TYPE_##T][GR_READ_KEPT] = kept_##T;       \
+    table->widen[GRADREG_TYPE_##T] = widen_##T;                      \
+    table->narrow[GRADREG_TYPE_##T] = narrow_##T;
+    GR_TYPES_LIST(GR_SET_TYPE)
+#define GR_SET_PAIR(P, U) table->move[GRADREG_TYPE_##P][GRADREG_TYPE_##U] = move_##P##_##U;
+    GR_PAIRS_LIST(GR_SET_PAIR)
+    table->copy = copy_bytes;
+    table->fence = fence;
+}

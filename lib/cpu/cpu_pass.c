@@ -1,0 +1,175 @@
+/* cpu_pass.c - the walk over pieces and blocks, and what all passes share.
+ *
+ * In: a body. Out: the body has seen every block once; block sums folded per bin. */
+#include "cpu_pass.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "../random.h"
+#include "../threads.h"
+
+/* ---- kernels --------------------------------------------------------------------- */
+
+/* One table per path, each filled from the scalar one upwards; a table never changes. */
+static gr_cpu_kernels tables[GR_PATH_COUNT];
+static pthread_once_t filled = PTHREAD_ONCE_INIT;
+
+static void fill_tables(void)
+{
+    for (int path = 0; path < GR_PATH_COUNT; path++)
+        gradreg_cpu_kernels_scalar(&tables[path]);
+#if defined(__x86_64__)
+    gradreg_cpu_kernels_v2(&tables[GR_PATH_V2]);
+    gradreg_cpu_kernels_v3(&tables[GR_PATH_V3]);
+    gradreg_cpu_kernels_v4(&tables[GR_PATH_V4]);
+#endif
+}
+
+const gr_cpu_kernels *gradreg_cpu_kernels_of(const gradreg_context *context)
+{
+    pthread_once(&filled, fill_tables);
+    return &tables[context->path];
+}
+
+/* ---- the walk -------------------------------------------------------------------- */
+
+typedef struct gr_cpu_walk {
+    gr_work *work;
+    const gr_cpu_kernels *kernels;
+    gr_cpu_body body;
+    int argument, rows, first_row;
+    gr_cpu_unit unit;
+} gr_cpu_walk;
+
+static void keep_sums(const gr_work *work, const double *sums, int rows, uint64_t block)
+{
+    for (int row = 0; row < rows; row++)
+        work->block_sums[(uint64_t)row * work->table->block_capacity + block] = sums[row];
+}
+
+static void walk_piece(void *task, size_t index)
+{
+    const gr_cpu_walk *walk = task;
+    const gr_work *work = walk->work;
+    const gr_piece *piece = &work->table->pieces[index];
+    const gr_segment *segment = &work->table->segments[piece->segment];
+    uint64_t number = piece->first_block;
+    gr_cpu_block block = { work,
+                           walk->kernels,
+                           segment,
+                           &work->spans[piece->segment],
+                           &work->step.coefficients[segment->bin],
+                           piece->segment,
+                           0,
+                           0,
+                           0,
+                           walk->argument,
+                           NULL };
+
+    for (uint64_t at = piece->begin; at < piece->end; at = block.begin + block.n) {
+        const uint64_t border = (at / GR_BLOCK + 1) * GR_BLOCK;
+        double sums[GR_BLOCK_ROWS] = { 0 };
+        block.begin = at;
+        block.at = (size_t)(at - segment->begin);
+        block.n = (size_t)((border < piece->end ? border : piece->end) - at);
+        block.sums = sums;
+        walk->body(&block);
+        keep_sums(work, sums, walk->rows, number++);
+    }
+    walk->kernels->fence();
+}
+
+/* Blocks to segments by the tree, segments to bins in the table's order. */
+static void fold_row(void *task, size_t row)
+{
+    const gr_cpu_walk *walk = task;
+    const gr_work *work = walk->work;
+    const gr_table *table = work->table;
+    double *out =
+        work->step.sums + ((size_t)walk->first_row + row) * (size_t)work->step.bin_count;
+
+    for (int b = 0; b < work->step.bin_count; b++)
+        out[b] = 0.0;
+    for (size_t i = 0; i < table->segment_count; i++) {
+        const gr_segment *s = &table->segments[i];
+        if (s->block_count > 0 && (s->flags & GR_SEGMENT_REPLICA) == 0)
+            out[s->bin] += gr_tree_blocks_strided(
+                work->block_sums + row * table->block_capacity + s->first_block, s->block_count,
+                1);
+    }
+    if (walk->unit != NULL)
+        for (int b = 0; b < work->step.bin_count; b++)
+            out[b] *= walk->unit(&work->step.coefficients[b], (int)row);
+}
+
+void gradreg_cpu_pass(gr_work *work, gr_cpu_body body, int argument, int rows, int first_row,
+                      gr_cpu_unit unit)
+{
+    gr_cpu_walk walk = {
+        work, gradreg_cpu_kernels_of(work->context), body, argument, rows, first_row, unit
+    };
+    assert(rows <= GR_BLOCK_ROWS);
+    gradreg_i_parallel(work->context, work->table->piece_count, walk_piece, &walk);
+    gradreg_i_parallel(work->context, (size_t)rows, fold_row, &walk);
+}
+
+/* ---- the direction --------------------------------------------------------------- */
+
+static void draw(const gr_cpu_block *b, float *out)
+{
+    const gradreg_regularizer_params *p = &b->work->step.options;
+    const uint64_t step = b->work->step.control->step;
+    uint64_t element = b->begin;
+    for (size_t i = 0; i < b->n;) {
+        const size_t skip = (size_t)(element & 3);
+        float four[4];
+        if (p->direction == GRADREG_DIRECTION_GAUSSIAN) {
+            gr_gaussian4(p->seed, step, b->index, GR_RANDOM_DIRECTION, element >> 2, four);
+        } else {
+            uint32_t words[4];
+            gr_random4(p->seed, step, b->index, GR_RANDOM_DIRECTION, element >> 2, words);
+            for (int k = 0; k < 4; k++)
+                four[k] = gr_rademacher_from(words[k]);
+        }
+        for (size_t k = skip; k < 4 && i < b->n; k++, i++, element++)
+            out[i] = four[k];
+    }
+}
+
+const float *gradreg_cpu_direction(const gr_cpu_block *b, float *scratch)
+{
+    if (b->work->step.options.direction == GRADREG_DIRECTION_CALLER) {
+        const int32_t type = b->segment->grad_type;
+        b->kernels->widen[type](scratch, gr_cpu_at(b->span->direction, b->at, type), b->n);
+    } else {
+        draw(b, scratch);
+    }
+    return scratch;
+}
+
+/* ---- clean weights --------------------------------------------------------------- */
+
+const char *gradreg_cpu_clean(const gr_cpu_block *b, void *scratch)
+{
+    const int32_t type = b->segment->param_type;
+    if (b->span->clean != NULL)
+        return gr_cpu_at(b->span->clean, b->at, type);
+    if (b->span->master == NULL) /* OUT_OF_PLACE */
+        return gr_cpu_at(b->span->params, b->at, type);
+    b->kernels->narrow[type](scratch, (const float *)(const void *)b->span->master + b->at,
+                             b->n);
+    return scratch;
+}
+
+void gradreg_cpu_put_back(const gr_cpu_block *b)
+{
+    const int32_t type = b->segment->param_type;
+    char *params = gr_cpu_at(b->span->params, b->at, type);
+    if (b->span->clean != NULL)
+        b->kernels->copy(params, gr_cpu_at(b->span->clean, b->at, type),
+                         b->n * gr_cpu_size(type), b->work->streaming);
+    else if (b->span->master != NULL && b->work->step.control->master_usable)
+        b->kernels->narrow[type](params, (const float *)(const void *)b->span->master + b->at,
+                                 b->n);
+}

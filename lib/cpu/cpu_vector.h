@@ -1,0 +1,266 @@
+/* cpu_vector.h - one register of floats, as wide as the vector path being compiled.
+ *
+ * In: typed memory (f32, bf16, f16). Out: gr_vf, W = GR_VECTOR_WIDTH floats, on which the
+ * operators of element.h work lane by lane; W = 1 is a plain float and element.h itself.
+ * Conversions give the bits of element.h's on every path (test/check_kernels.c). `type` is a
+ * constant wherever these are called, so that no branch remains. */
+#ifndef GRADREG_LIB_CPU_VECTOR_H
+#define GRADREG_LIB_CPU_VECTOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#if GR_VECTOR_WIDTH > 1
+#include <immintrin.h>
+#endif
+
+#include "../element.h"
+#include "gradreg.h"
+
+#define GR_ALWAYS static inline __attribute__((always_inline))
+
+#if GR_VECTOR_WIDTH == 1
+typedef float gr_vf;
+typedef uint32_t gr_vu;
+typedef int32_t gr_vi;
+#else
+typedef float gr_vf __attribute__((vector_size(4 * GR_VECTOR_WIDTH)));
+typedef uint32_t gr_vu __attribute__((vector_size(4 * GR_VECTOR_WIDTH)));
+typedef int32_t gr_vi __attribute__((vector_size(4 * GR_VECTOR_WIDTH)));
+typedef uint16_t gr_vh __attribute__((vector_size(2 * GR_VECTOR_WIDTH)));
+#endif
+
+GR_ALWAYS size_t gr_size_of(const int type)
+{
+    return type == GRADREG_TYPE_F32 ? 4 : 2;
+}
+
+GR_ALWAYS gr_vf gr_load_f32(const float *p)
+{
+    gr_vf x;
+    memcpy(&x, p, sizeof(x));
+    return x;
+}
+
+GR_ALWAYS void gr_store_f32(float *p, gr_vf x)
+{
+    memcpy(p, &x, sizeof(x));
+}
+
+#if GR_VECTOR_WIDTH == 1
+
+GR_ALWAYS gr_vf gr_load(const int type, const void *p, size_t i)
+{
+    if (type == GRADREG_TYPE_F32)
+        return ((const float *)p)[i];
+    const uint16_t half = ((const uint16_t *)p)[i];
+    return type == GRADREG_TYPE_BF16 ? gr_bf16_to_f32(half) : gr_f16_to_f32(half);
+}
+
+GR_ALWAYS gr_vf gr_store(const int type, void *p, size_t i, gr_vf x, gr_vi *saturated)
+{
+    if (type == GRADREG_TYPE_F32)
+        return ((float *)p)[i] = x;
+    uint16_t *half = (uint16_t *)p + i;
+    if (type == GRADREG_TYPE_BF16) {
+        *half = gr_f32_to_bf16(x);
+        return gr_bf16_to_f32(*half);
+    }
+    *saturated += gr_f16_saturates(x);
+    *half = gr_f32_to_f16_saturating(x);
+    return gr_f16_to_f32(*half);
+}
+
+GR_ALWAYS gr_vf gr_rounded(const int type, gr_vf x)
+{
+    if (type == GRADREG_TYPE_BF16)
+        return gr_bf16_to_f32(gr_f32_to_bf16(x));
+    return gr_f16_to_f32(gr_f32_to_f16_saturating(x));
+}
+
+GR_ALWAYS void gr_count_unequal(gr_vi *count, gr_vf x, gr_vf y)
+{
+    *count += x != y;
+}
+
+GR_ALWAYS uint64_t gr_total(gr_vi count)
+{
+    return (uint64_t)count;
+}
+
+#else
+
+/* bf16 rounded to nearest even, in the upper half of every lane. */
+GR_ALWAYS gr_vu gr_bf16_upper(gr_vf x)
+{
+    const gr_vu bits = (gr_vu)x;
+    const gr_vu rounded = bits + 0x7fffu + (bits >> 16 & 1u);
+    const gr_vu nan = (gr_vu)((gr_vi)(bits & 0x7fffffffu) > 0x7f800000);
+    return ((rounded & ~nan) | ((bits | 0x400000u) & nan)) & 0xffff0000u;
+}
+
+/* The 16 upper bits of every lane. */
+GR_ALWAYS void gr_store_upper(uint16_t *p, gr_vu bits)
+{
+#if GR_VECTOR_WIDTH == 16
+    const __m256i half = _mm512_cvtepi32_epi16((__m512i)(bits >> 16));
+#elif GR_VECTOR_WIDTH == 8
+    const __m256i wide = (__m256i)(bits >> 16);
+    const __m128i half =
+        _mm_packus_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+#else
+    const __m128i wide = _mm_packus_epi32((__m128i)(bits >> 16), (__m128i)(bits >> 16));
+    const int64_t half = _mm_cvtsi128_si64(wide);
+#endif
+    memcpy(p, &half, sizeof(half));
+}
+
+#if GR_VECTOR_WIDTH == 16
+GR_ALWAYS gr_vf gr_widen_f16(const uint16_t *p)
+{
+    __m256i half;
+    memcpy(&half, p, sizeof(half));
+    return (gr_vf)_mm512_cvtph_ps(half);
+}
+GR_ALWAYS gr_vf gr_narrow_f16(uint16_t *p, gr_vf x)
+{
+    const __m256i half = _mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT);
+    memcpy(p, &half, sizeof(half));
+    return (gr_vf)_mm512_cvtph_ps(half);
+}
+#elif GR_VECTOR_WIDTH == 8
+GR_ALWAYS gr_vf gr_widen_f16(const uint16_t *p)
+{
+    __m128i half;
+    memcpy(&half, p, sizeof(half));
+    return (gr_vf)_mm256_cvtph_ps(half);
+}
+GR_ALWAYS gr_vf gr_narrow_f16(uint16_t *p, gr_vf x)
+{
+    const __m128i half = _mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT);
+    memcpy(p, &half, sizeof(half));
+    return (gr_vf)_mm256_cvtph_ps(half);
+}
+#else /* x86-64-v2 has no f16 conversions */
+GR_ALWAYS gr_vf gr_widen_f16(const uint16_t *p)
+{
+    gr_vf x;
+    for (int i = 0; i < GR_VECTOR_WIDTH; i++)
+        x[i] = gr_f16_to_f32(p[i]);
+    return x;
+}
+GR_ALWAYS gr_vf gr_narrow_f16(uint16_t *p, gr_vf x)
+{
+    for (int i = 0; i < GR_VECTOR_WIDTH; i++)
+        p[i] = gr_f32_to_f16_saturating(x[i]);
+    return gr_widen_f16(p);
+}
+#endif
+
+/* f16 stores saturate: finite magnitudes end at 65504, infinities and NaN stay. Magnitudes
+ * order like their patterns. */
+GR_ALWAYS gr_vf gr_clamp_f16(gr_vf x, gr_vi *saturated)
+{
+    const gr_vu bits = (gr_vu)x;
+    const gr_vi magnitude = (gr_vi)(bits & 0x7fffffffu);
+    const gr_vi over = (magnitude >= 0x477ff000) & (magnitude < 0x7f800000);
+    *saturated -= over;
+    return (gr_vf)((bits & ~(gr_vu)over) |
+                   (((bits & 0x80000000u) | 0x477fe000u) & (gr_vu)over));
+}
+
+GR_ALWAYS gr_vf gr_load(const int type, const void *p, size_t i)
+{
+    if (type == GRADREG_TYPE_F32)
+        return gr_load_f32((const float *)p + i);
+    const uint16_t *half = (const uint16_t *)p + i;
+    if (type == GRADREG_TYPE_F16)
+        return gr_widen_f16(half);
+    gr_vh h;
+    memcpy(&h, half, sizeof(h));
+    return (gr_vf)(__builtin_convertvector(h, gr_vu) << 16);
+}
+
+/* Rounds, stores, and gives what a load would read back. */
+GR_ALWAYS gr_vf gr_store(const int type, void *p, size_t i, gr_vf x, gr_vi *saturated)
+{
+    if (type == GRADREG_TYPE_F32) {
+        gr_store_f32((float *)p + i, x);
+        return x;
+    }
+    if (type == GRADREG_TYPE_F16)
+        return gr_narrow_f16((uint16_t *)p + i, gr_clamp_f16(x, saturated));
+    const gr_vu upper = gr_bf16_upper(x);
+    gr_store_upper((uint16_t *)p + i, upper);
+    return (gr_vf)upper;
+}
+
+GR_ALWAYS gr_vf gr_rounded(const int type, gr_vf x)
+{
+    if (type == GRADREG_TYPE_BF16)
+        return (gr_vf)gr_bf16_upper(x);
+    uint16_t scratch[GR_VECTOR_WIDTH];
+    gr_vi ignored = { 0 };
+    return gr_narrow_f16(scratch, gr_clamp_f16(x, &ignored));
+}
+
+GR_ALWAYS void gr_count_unequal(gr_vi *count, gr_vf x, gr_vf y)
+{
+    *count -= (gr_vi)(x != y);
+}
+
+GR_ALWAYS uint64_t gr_total(gr_vi count)
+{
+    uint64_t total = 0;
+    for (int i = 0; i < GR_VECTOR_WIDTH; i++)
+        total += (uint32_t)count[i];
+    return total;
+}
+
+#endif
+
+/* Copy that leaves the destination out of the caches, for buffers too large to be met there
+ * again: the line is not read before it is written. Ends with plain stores at both borders. */
+GR_ALWAYS void gr_copy(void *to, const void *from, size_t bytes, int streaming)
+{
+#if GR_VECTOR_WIDTH > 1
+    if (streaming) {
+        char *d = to;
+        const char *s = from;
+        const size_t head = (size_t)(-(uintptr_t)d & 63u);
+        if (head > 0 && head < bytes) {
+            memcpy(d, s, head);
+            d += head, s += head, bytes -= head;
+        }
+        for (; head < bytes && bytes >= 64; d += 64, s += 64, bytes -= 64) {
+#if GR_VECTOR_WIDTH == 16
+            _mm512_stream_si512((void *)d, _mm512_loadu_si512(s));
+#elif GR_VECTOR_WIDTH == 8
+            const __m256i a = _mm256_loadu_si256((const __m256i *)(const void *)s);
+            const __m256i b = _mm256_loadu_si256((const __m256i *)(const void *)(s + 32));
+            _mm256_stream_si256((__m256i *)(void *)d, a);
+            _mm256_stream_si256((__m256i *)(void *)(d + 32), b);
+#else
+            for (int k = 0; k < 64; k += 16)
+                _mm_stream_si128((__m128i *)(void *)(d + k),
+                                 _mm_loadu_si128((const __m128i *)(const void *)(s + k)));
+#endif
+        }
+        memcpy(d, s, bytes);
+        return;
+    }
+#else
+    (void)streaming;
+#endif
+    memcpy(to, from, bytes);
+}
+
+/* Orders streamed lines before what other threads are told afterwards. */
+GR_ALWAYS void gr_copy_fence(void)
+{
+#if GR_VECTOR_WIDTH > 1
+    _mm_sfence();
+#endif
+}
+
+#endif
