@@ -28,6 +28,7 @@ struct gradreg_regularizer {
     int losses_expected; /* observe_losses belongs to the step just combined */
     int warned_adding;
     uint64_t combine_calls; /* counts combine and fallback: the interval's clock */
+    uint64_t slice_begin;   /* of this call's flat buffers */
     uint64_t step_buffers;  /* fingerprint of the weights that this step moves */
     double *averages;       /* adaptive: one per layer, host */
     int has_averages;

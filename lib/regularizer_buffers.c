@@ -71,27 +71,39 @@ static gradreg_status check_slice(const gradreg_regularizer *reg, const gradreg_
     return GRADREG_OK;
 }
 
-static gradreg_status place(gradreg_regularizer *reg, const gradreg_buffers *b, int any_flat,
-                            int any_pointers)
+/* Elements of a flat buffer that belong to the table; more may follow as padding. */
+static uint64_t slice_count(const gradreg_regularizer *reg, const gradreg_buffers *b)
 {
     const gradreg_regularizer_params *p = &reg->work.step.options;
     const int declared = p->slice_begin != 0 || p->slice_count != 0;
-    const uint64_t count = declared ? p->slice_count : b->count;
+    return declared ? p->slice_count : b->count;
+}
+
+static gradreg_status place(gradreg_regularizer *reg, const gradreg_buffers *b, int any_flat,
+                            int any_pointers)
+{
+    const uint64_t count = slice_count(reg, b);
     if (any_flat)
         GR_TRY(check_slice(reg, b));
     if (any_flat && reg->table.segment_count > 1 && reg->table.parameter_count > 0)
         GR_REQUIRE(!reg->table.no_offsets,
                    "buffers: a flat buffer needs segments with offsets, "
                    "all are 0: use a pointer per segment");
+    reg->slice_begin = b->slice_begin;
     if (any_flat && any_pointers)
         GR_TRY(gradreg_i_table_same_part(&reg->table, b->slice_begin, count));
-    /* A step's calls all place alike: nothing moves while copies are held. */
-    if (reg->state != GR_STATE_IDLE)
-        GR_REQUIRE(reg->table.placed && reg->table.placed_by_pointer == !any_flat &&
-                       (!any_flat || (reg->table.slice_begin == b->slice_begin &&
-                                      reg->table.slice_count == count)),
+    if (reg->state == GR_STATE_IDLE)
+        return gradreg_i_table_place(&reg->table, !any_flat, b->slice_begin, count);
+    /* A step's calls all hold the same elements: copies lie where the first one put them. */
+    if (any_flat && !reg->table.placed_by_pointer)
+        GR_REQUIRE(reg->table.slice_begin == b->slice_begin && reg->table.slice_count == count,
                    "buffers.slice_begin or count changed within the step");
-    return gradreg_i_table_place(&reg->table, !any_flat, b->slice_begin, count);
+    else if (any_flat)
+        GR_TRY(gradreg_i_table_same_part(&reg->table, b->slice_begin, count));
+    else if (!reg->table.placed_by_pointer)
+        GR_TRY(gradreg_i_table_same_part(&reg->table, reg->table.slice_begin,
+                                         reg->table.slice_count));
+    return GRADREG_OK;
 }
 
 /* ---- one pointer ----------------------------------------------------------------- */
@@ -104,7 +116,7 @@ static gradreg_status find(char **out, const gradreg_regularizer *reg, const gr_
     if (s->begin == s->end || !is_given(b))
         return GRADREG_OK;
     if (b->flat != NULL) {
-        const uint64_t at = s->offset + s->begin - reg->table.slice_begin;
+        const uint64_t at = s->offset + s->begin - reg->slice_begin;
         *out = (char *)(uintptr_t)b->flat + at * type_size(type);
         return GRADREG_OK;
     }
@@ -158,6 +170,21 @@ static gradreg_status check_span(const gradreg_regularizer *reg, size_t i,
                                   EXTENT("direction", span->direction, g) };
 #undef EXTENT
     return check_extents(extents, sizeof(extents) / sizeof(*extents), i);
+}
+
+/* Flat buffers as wholes: a gradient of one segment must not be a weight of another. */
+static gradreg_status check_flat(const gr_buffer *const *all, size_t count, uint64_t count_here)
+{
+    const uint64_t n = count_here;
+    for (size_t i = 0; i < count; i++)
+        for (size_t k = 0; k < i && all[i]->flat != NULL; k++) {
+            const char *a = all[i]->flat, *b = all[k]->flat;
+            GR_REQUIRE(b == NULL || a >= b + n * type_size(all[k]->type) ||
+                           b >= a + n * type_size(all[i]->type),
+                       "buffers.%s overlaps buffers.%s within %llu elements", all[i]->name,
+                       all[k]->name, (unsigned long long)n);
+        }
+    return GRADREG_OK;
 }
 
 static int address_before(const void *keys, uint64_t a, uint64_t b)
@@ -326,6 +353,8 @@ gradreg_status gradreg_i_regularizer_spans(gradreg_regularizer *reg, gradreg_buf
         any_pointers |= all[i]->pointers != NULL;
     }
     GR_TRY(place(reg, b, any_flat, any_pointers));
+    if (any_flat)
+        GR_TRY(check_flat(all, sizeof(all) / sizeof(*all), slice_count(reg, b)));
     for (size_t i = 0; i < reg->table.segment_count; i++)
         GR_TRY(fill_span(reg, i, &g));
     const int moved_given =

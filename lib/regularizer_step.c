@@ -78,7 +78,6 @@ static gradreg_status inject(gradreg_regularizer *reg, void *task)
     GR_TRY(reg->ops->decide(&reg->work, GR_DECIDE_NOISE, &input));
     GR_TRY(reg->ops->inject(&reg->work));
     reg->verified_master = 1;
-    reg->losses_expected = 0;
     reg->state = GR_STATE_NOISY;
     reg->work.noisy = 1;
     return GRADREG_OK;
