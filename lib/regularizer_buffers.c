@@ -75,8 +75,11 @@ static gradreg_status check_slice(const gradreg_regularizer *reg, const gradreg_
 static uint64_t slice_count(const gradreg_regularizer *reg, const gradreg_buffers *b)
 {
     const gradreg_regularizer_params *p = &reg->work.step.options;
-    const int declared = p->slice_begin != 0 || p->slice_count != 0;
-    return declared ? p->slice_count : b->count;
+    const uint64_t end = reg->table.parameter_count;
+    const uint64_t rest = b->slice_begin < end ? end - b->slice_begin : 0;
+    if (p->slice_begin != 0 || p->slice_count != 0)
+        return p->slice_count;
+    return b->count < rest ? b->count : rest;
 }
 
 static gradreg_status place(gradreg_regularizer *reg, const gradreg_buffers *b, int any_flat,
