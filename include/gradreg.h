@@ -357,7 +357,7 @@ GRADREG_API gradreg_status gradreg_segment_init(gradreg_segment *out, size_t str
  *  wrap), DDP, FSDP and torch.compile prefixes, and llm.c's sixteen tensors (whose block tensors
  *  hold every layer: GRADREG_LAYER_STACKED). Norm weights are NORM wherever they sit, position
  *  tables EMBEDDING. A name it does not know is GRADREG_ROLE_OTHER with the layer that the name's
- *  block index says, or GRADREG_LAYER_NONE.
+ *  block index says, or GRADREG_LAYER_NONE. Vision and audio towers are OTHER outside the blocks.
  *
  *  Returns:  OK, for unknown names too; INVALID_ARGUMENT for NULL or an empty name.
  *  Out:      layer, role, host.
@@ -382,6 +382,7 @@ enum {
  *
  *      m(l) = 0 for l < first_layer;  1 for l >= full_layer;
  *             curve((l - first_layer + 1) / (full_layer - first_layer + 1)) between
+ *      TABLE: m(l) = table[l] for every layer
  *
  *  0 <= first_layer <= full_layer <= layer_count. first_layer = full_layer = 0 regularizes all
  *  layers evenly. Frozen at 64 bytes. Source: S1. */
