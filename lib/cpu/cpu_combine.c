@@ -80,7 +80,15 @@ static int block_read(const gr_cpu_block *b, int read)
     return read;
 }
 
-static void combine_gradient(gr_cpu_block *b, int read)
+/* The kernel puts theta back on its way, while memory is busy anyway. */
+static void fill_restore(const gr_cpu_block *b, gr_combine_block *c)
+{
+    c->clean = gr_cpu_at(b->span->clean, b->at, b->segment->param_type);
+    c->restored = gr_cpu_at(b->span->params, b->at, b->segment->param_type);
+}
+
+/* Gives whether theta is back already. */
+static int combine_gradient(gr_cpu_block *b, int read, int restore)
 {
     const int32_t type = b->segment->grad_type;
     float lanes[GR_COMBINE_SUMS * GR_LANES] = { 0 };
@@ -90,14 +98,17 @@ static void combine_gradient(gr_cpu_block *b, int read)
 
     fill_block(b, &c, read, direction);
     if (c.out == NULL)
-        return;
+        return 0;
     keep_noise_direction(b, c.first);
     if (writes_plainly(b, c.out, c.first))
-        return;
+        return 0;
+    if (restore)
+        fill_restore(b, &c);
     b->kernels->combine[type][block_read(b, read)](&c, b->n, lanes, &saturated);
     for (int k = 0; k < GR_COMBINE_SUMS; k++)
         b->sums[k] = gr_tree_lanes(lanes + k * GR_LANES);
     b->sums[GR_COMBINE_SUMS] = (double)saturated;
+    return c.clean != NULL;
 }
 
 /* The read mode and the flags to restore share the pass's argument. */
@@ -106,8 +117,8 @@ static void combine_body(gr_cpu_block *b)
     const int read = b->argument & 0xff;
     if ((b->segment->flags & GR_SEGMENT_FROZEN) != 0)
         return;
-    combine_gradient(b, read);
-    if (restores(b, (uint32_t)b->argument >> 8))
+    const int restore = restores(b, (uint32_t)b->argument >> 8);
+    if (!combine_gradient(b, read, restore) && restore)
         gradreg_cpu_put_back(b);
 }
 
