@@ -149,10 +149,10 @@ GR_FN uint64_t gr_round_magnitude(uint64_t magnitude, int fraction, int bias, ui
 
     if (exponent >= first_normal) {
         magnitude -= (uint64_t)(1023 - bias) << 52;
-    } else {
-        const uint64_t hidden = exponent > 0 ? UINT64_C(1) << 52 : 0;
-        magnitude = (magnitude & (((uint64_t)1 << 52) - 1)) | hidden;
-        dropped += first_normal - (exponent > 0 ? exponent : 1);
+    } else { /* a double that is denormal itself is far below what counts */
+        const uint64_t hidden = UINT64_C(1) << 52;
+        magnitude = (magnitude & (hidden - 1)) | hidden;
+        dropped += first_normal - exponent;
     }
     if (dropped > 63 + 52)
         return 0;

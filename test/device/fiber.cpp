@@ -1,0 +1,131 @@
+#include "fiber.h"
+
+#include <cassert>
+#include <stdexcept>
+#include <utility>
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define FIBER_ADDRESS_SANITIZER 1
+#endif
+#if __has_feature(thread_sanitizer)
+#define FIBER_THREAD_SANITIZER 1
+#endif
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#define FIBER_ADDRESS_SANITIZER 1
+#endif
+#ifdef __SANITIZE_THREAD__
+#define FIBER_THREAD_SANITIZER 1
+#endif
+#ifdef FIBER_ADDRESS_SANITIZER
+#include <sanitizer/common_interface_defs.h>
+#endif
+#ifdef FIBER_THREAD_SANITIZER
+#include <sanitizer/tsan_interface.h>
+#endif
+
+namespace emulator
+{
+
+namespace
+{
+
+enum : size_t { STACK_BYTES = 128 * 1024 };
+/* makecontext hands over integers only. */
+Fiber *entering;
+
+/* To another stack; `save` is to remember this one's. */
+void announce_switch(void **save, const void *stack, size_t bytes)
+{
+#ifdef FIBER_ADDRESS_SANITIZER
+    __sanitizer_start_switch_fiber(save, stack, bytes);
+#else
+    (void)save, (void)stack, (void)bytes;
+#endif
+}
+
+void confirm_switch(void *saved, const void **from, size_t *bytes)
+{
+#ifdef FIBER_ADDRESS_SANITIZER
+    __sanitizer_finish_switch_fiber(saved, from, bytes);
+#else
+    (void)saved, (void)from, (void)bytes;
+#endif
+}
+
+void switch_thread(void *to)
+{
+#ifdef FIBER_THREAD_SANITIZER
+    __tsan_switch_to_fiber(to, 0);
+#else
+    (void)to;
+#endif
+}
+
+} // namespace
+
+Fiber::Fiber() : stack_(new char[STACK_BYTES])
+{
+    if (getcontext(&inside_) != 0)
+        throw std::runtime_error("no context for a fiber");
+    inside_.uc_stack.ss_sp = stack_.get();
+    inside_.uc_stack.ss_size = STACK_BYTES;
+    inside_.uc_link = nullptr;
+    makecontext(&inside_, enter, 0);
+#ifdef FIBER_THREAD_SANITIZER
+    thread_inside_ = __tsan_create_fiber(0);
+#endif
+}
+
+Fiber::~Fiber()
+{
+#ifdef FIBER_THREAD_SANITIZER
+    __tsan_destroy_fiber(thread_inside_);
+#endif
+}
+
+bool Fiber::ended() const
+{
+    return ended_;
+}
+
+void Fiber::start(std::function<void()> function)
+{
+    assert(ended_);
+    function_ = std::move(function);
+    ended_ = false;
+}
+
+void Fiber::enter()
+{
+    Fiber *self = entering;
+    confirm_switch(nullptr, &self->outside_stack_, &self->outside_stack_size_);
+    for (;;) {
+        self->function_();
+        self->ended_ = true;
+        self->suspend();
+    }
+}
+
+void Fiber::resume()
+{
+    entering = this;
+#ifdef FIBER_THREAD_SANITIZER
+    thread_outside_ = __tsan_get_current_fiber();
+#endif
+    announce_switch(&fake_stack_outside_, stack_.get(), STACK_BYTES);
+    switch_thread(thread_inside_);
+    swapcontext(&outside_, &inside_);
+    confirm_switch(fake_stack_outside_, nullptr, nullptr);
+}
+
+void Fiber::suspend()
+{
+    announce_switch(&fake_stack_inside_, outside_stack_, outside_stack_size_);
+    switch_thread(thread_outside_);
+    swapcontext(&inside_, &outside_);
+    confirm_switch(fake_stack_inside_, &outside_stack_, &outside_stack_size_);
+}
+
+} // namespace emulator

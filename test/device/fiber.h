@@ -1,0 +1,48 @@
+/* fiber.h - a stack of its own for one function after another, resumed and suspended by hand.
+ *
+ * In: a function. Out: control, back from resume() whenever the function suspends or ends. The
+ * address and thread sanitizers are told of every switch. */
+#ifndef GRADREG_TEST_DEVICE_FIBER_H
+#define GRADREG_TEST_DEVICE_FIBER_H
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <ucontext.h>
+
+namespace emulator
+{
+
+class Fiber
+{
+  public:
+    Fiber();
+    ~Fiber();
+    Fiber(const Fiber &) = delete;
+    Fiber &operator=(const Fiber &) = delete;
+
+    /* The next function; the one before has to have ended. */
+    void start(std::function<void()> function);
+    /* Runs the function up to its next suspend() or its end. */
+    void resume();
+    /* To be called from within the function. */
+    void suspend();
+    bool ended() const;
+
+  private:
+    static void enter();
+
+    std::function<void()> function_;
+    std::unique_ptr<char[]> stack_;
+    ucontext_t inside_, outside_;
+    bool ended_ = true;
+    /* What the sanitizers keep for a stack that is switched away from. */
+    void *fake_stack_inside_ = nullptr, *fake_stack_outside_ = nullptr;
+    const void *outside_stack_ = nullptr;
+    size_t outside_stack_size_ = 0;
+    void *thread_inside_ = nullptr, *thread_outside_ = nullptr;
+};
+
+} // namespace emulator
+
+#endif

@@ -1,0 +1,355 @@
+#include "ptx_module.h"
+
+#include <algorithm>
+#include <cctype>
+#include <sstream>
+
+namespace ptx
+{
+
+namespace
+{
+
+/* ---- text ------------------------------------------------------------------------- */
+
+std::string trim(const std::string &text)
+{
+    const size_t first = text.find_first_not_of(" \t\r\n");
+    if (first == std::string::npos)
+        return "";
+    return text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
+}
+
+bool starts_with(const std::string &text, const std::string &start)
+{
+    return text.compare(0, start.size(), start) == 0;
+}
+
+/* At the separators that stand outside braces and brackets. */
+std::vector<std::string> split(const std::string &text, char separator)
+{
+    std::vector<std::string> parts(1);
+    int depth = 0;
+    for (char c : text) {
+        depth += (c == '{' || c == '[') - (c == '}' || c == ']');
+        if (c == separator && depth == 0)
+            parts.emplace_back();
+        else
+            parts.back() += c;
+    }
+    for (std::string &part : parts)
+        part = trim(part);
+    return parts;
+}
+
+std::vector<std::string> words(const std::string &text)
+{
+    std::istringstream stream(text);
+    std::vector<std::string> found;
+    for (std::string word; stream >> word;)
+        found.push_back(word);
+    return found;
+}
+
+struct Statement {
+    std::string text; /* "{" and "}" stand alone, a label keeps its colon */
+    int line;
+};
+
+/* Comments and the three directives without a semicolon become blank, line numbers stay. */
+std::string without_comments(const std::string &text)
+{
+    std::istringstream stream(text);
+    std::string clean;
+    for (std::string line; std::getline(stream, line);) {
+        line = line.substr(0, line.find("//"));
+        const std::string start = trim(line);
+        if (!starts_with(start, ".version") && !starts_with(start, ".target") &&
+            !starts_with(start, ".address_size"))
+            clean += line;
+        clean += '\n';
+    }
+    return clean;
+}
+
+std::vector<Statement> statements_of(const std::string &text)
+{
+    std::vector<Statement> statements;
+    std::string now;
+    int line = 1, begin = 1;
+    const auto end = [&](const std::string &extra) {
+        if (!trim(now).empty())
+            statements.push_back({ trim(now), begin });
+        if (!extra.empty())
+            statements.push_back({ extra, line });
+        now.clear();
+    };
+    for (char c : without_comments(text)) {
+        line += c == '\n';
+        if (trim(now).empty())
+            begin = line;
+        const bool inside_operands = now.find('{') != std::string::npos;
+        const bool header = now.find(".entry") != std::string::npos;
+        if (c == ';')
+            end("");
+        else if (c == '{' && (header || trim(now).empty()))
+            end("{");
+        else if (c == '}' && !inside_operands)
+            end("}");
+        else if (c == ':' && trim(now)[0] == '$')
+            end(trim(now) + ":"), statements.erase(statements.end() - 2);
+        else
+            now += c;
+    }
+    if (!trim(now).empty())
+        throw Error(begin, "a statement without an end");
+    return statements;
+}
+
+Type type_of(const std::string &word)
+{
+    if (word == "pred")
+        return { 'p', 1 };
+    if (word.size() < 2 || std::string("busf").find(word[0]) == std::string::npos)
+        return {};
+    for (int bytes = 1; bytes <= 8; bytes *= 2)
+        if (word.substr(1) == std::to_string(8 * bytes))
+            return { word[0], bytes };
+    return {};
+}
+
+/* ---- one kernel ------------------------------------------------------------------- */
+
+class KernelParser
+{
+  public:
+    explicit KernelParser(const Statement &header);
+    void add(const Statement &statement);
+    Kernel finish();
+
+  private:
+    void declare_registers(const Statement &statement);
+    void declare_array(const Statement &statement, uint64_t window, size_t *bytes);
+    void add_instruction(const Statement &statement);
+    Operand operand(const std::string &text, int line) const;
+    Operand address(const std::string &text, int line) const;
+    bool constant(const std::string &text, Operand *result) const;
+
+    Kernel kernel_;
+    std::map<std::string, int> registers_;
+    std::map<std::string, uint64_t> symbols_;
+    std::map<std::string, size_t> labels_;
+};
+
+size_t align(size_t bytes, size_t to)
+{
+    return (bytes + to - 1) / to * to;
+}
+
+KernelParser::KernelParser(const Statement &header)
+{
+    const size_t open = header.text.find('('), close = header.text.rfind(')');
+    const size_t entry = header.text.find(".entry");
+    if (open == std::string::npos || close == std::string::npos)
+        throw Error(header.line, "a kernel without a list of parameters");
+    kernel_.name = trim(header.text.substr(entry + 6, open - entry - 6));
+    for (const std::string &parameter :
+         split(header.text.substr(open + 1, close - open - 1), ',')) {
+        const std::vector<std::string> parts = words(parameter);
+        if (parts.size() < 3 || parts[0] != ".param" || type_of(parts[1].substr(1)).bytes == 0)
+            throw Error(header.line, "parameter '" + parameter + "'");
+        const size_t bytes = static_cast<size_t>(type_of(parts[1].substr(1)).bytes);
+        kernel_.parameters_bytes = align(kernel_.parameters_bytes, bytes);
+        symbols_[parts.back()] = PARAMETER_WINDOW + kernel_.parameters_bytes;
+        kernel_.parameters_bytes += bytes;
+        kernel_.parameter_bytes.push_back(static_cast<int>(bytes));
+    }
+}
+
+/* .reg .b32 %r<13>; or .reg .b64 %SP; */
+void KernelParser::declare_registers(const Statement &statement)
+{
+    const std::string name = words(statement.text).back();
+    const size_t angle = name.find('<');
+    if (angle == std::string::npos) {
+        registers_.emplace(name, static_cast<int>(registers_.size()));
+        return;
+    }
+    for (int i = 0; i < std::stoi(name.substr(angle + 1)); i++)
+        registers_.emplace(name.substr(0, angle) + std::to_string(i),
+                           static_cast<int>(registers_.size()));
+}
+
+/* .shared .align 8 .b8 name[48]; */
+void KernelParser::declare_array(const Statement &statement, uint64_t window, size_t *bytes)
+{
+    const std::vector<std::string> parts = words(statement.text);
+    const size_t bracket = parts.back().find('[');
+    if (parts.size() != 5 || parts[1] != ".align" || parts[3] != ".b8" ||
+        bracket == std::string::npos)
+        throw Error(statement.line, "declaration '" + statement.text + "'");
+    *bytes = align(*bytes, std::stoul(parts[2]));
+    symbols_[parts.back().substr(0, bracket)] = window + *bytes;
+    *bytes += std::stoul(parts.back().substr(bracket + 1));
+}
+
+bool KernelParser::constant(const std::string &text, Operand *result) const
+{
+    result->kind = Operand::Kind::CONSTANT;
+    if (starts_with(text, "0f") || starts_with(text, "0d"))
+        result->value = std::stoull(text.substr(2), nullptr, 16);
+    else if (text[0] == '-')
+        result->value = static_cast<uint64_t>(std::stoll(text, nullptr, 0));
+    else if (std::isdigit(static_cast<unsigned char>(text[0])) != 0)
+        result->value = std::stoull(text, nullptr, 0);
+    else
+        return false;
+    return true;
+}
+
+/* [register], [symbol], either with +constant */
+Operand KernelParser::address(const std::string &text, int line) const
+{
+    const std::string inside = trim(text.substr(1, text.size() - 2));
+    const size_t plus = inside.find('+');
+    const Operand base = operand(trim(inside.substr(0, plus)), line);
+    Operand result;
+    result.kind = Operand::Kind::ADDRESS;
+    result.number = base.number;
+    result.value = base.kind == Operand::Kind::CONSTANT ? base.value : 0;
+    if (plus != std::string::npos)
+        result.value += static_cast<uint64_t>(std::stoll(inside.substr(plus + 1), nullptr, 0));
+    return result;
+}
+
+Operand KernelParser::operand(const std::string &text, int line) const
+{
+    static const std::map<std::string, Special> specials = { { "%tid.x", Special::TID_X },
+                                                             { "%ntid.x", Special::NTID_X },
+                                                             { "%ctaid.x", Special::CTAID_X },
+                                                             { "%nctaid.x",
+                                                               Special::NCTAID_X } };
+    Operand result;
+    if (text.empty())
+        throw Error(line, "an operand is missing");
+    if (text[0] == '[')
+        return address(text, line);
+    if (text[0] == '{' || text.find('|') != std::string::npos) {
+        const bool vector = text[0] == '{';
+        result.kind = Operand::Kind::VECTOR;
+        for (const std::string &part :
+             vector ? split(text.substr(1, text.size() - 2), ',') : split(text, '|'))
+            result.parts.push_back(operand(part, line));
+    } else if (registers_.count(text) != 0) {
+        result.kind = Operand::Kind::REGISTER;
+        result.number = registers_.at(text);
+    } else if (specials.count(text) != 0) {
+        result.kind = Operand::Kind::SPECIAL;
+        result.special = specials.at(text);
+    } else if (symbols_.count(text) != 0) {
+        result.value = symbols_.at(text);
+    } else if (text[0] == '$') {
+        result.kind = Operand::Kind::LABEL;
+        result.label = text;
+    } else if (!constant(text, &result)) {
+        throw Error(line, "operand '" + text + "'");
+    }
+    return result;
+}
+
+void KernelParser::add_instruction(const Statement &statement)
+{
+    Instruction instruction;
+    std::string text = statement.text;
+    instruction.line = statement.line;
+    if (text[0] == '@') {
+        const size_t space = text.find_first_of(" \t");
+        instruction.guard_negated = text[1] == '!';
+        instruction.guard = operand(text.substr(instruction.guard_negated ? 2 : 1,
+                                                space - (instruction.guard_negated ? 2 : 1)),
+                                    statement.line)
+                                .number;
+        text = trim(text.substr(space));
+    }
+    const size_t end = text.find_first_of(" \t");
+    instruction.text = text.substr(0, end);
+    instruction.modifiers = split(instruction.text, '.');
+    instruction.operation = instruction.modifiers[0];
+    instruction.modifiers.erase(instruction.modifiers.begin());
+    for (const std::string &modifier : instruction.modifiers)
+        if (type_of(modifier).bytes != 0) {
+            instruction.source_type = instruction.type;
+            instruction.type = type_of(modifier);
+        }
+    if (instruction.operation == "cvt")
+        std::swap(instruction.type, instruction.source_type);
+    if (end != std::string::npos)
+        for (const std::string &part : split(trim(text.substr(end)), ','))
+            instruction.operands.push_back(operand(part, statement.line));
+    kernel_.instructions.push_back(instruction);
+}
+
+void KernelParser::add(const Statement &statement)
+{
+    const std::string &text = statement.text;
+    if (text.back() == ':')
+        labels_[text.substr(0, text.size() - 1)] = kernel_.instructions.size();
+    else if (starts_with(text, ".reg"))
+        declare_registers(statement);
+    else if (starts_with(text, ".shared"))
+        declare_array(statement, SHARED_WINDOW, &kernel_.shared_bytes);
+    else if (starts_with(text, ".local"))
+        declare_array(statement, LOCAL_WINDOW, &kernel_.local_bytes);
+    else if (starts_with(text, ".pragma"))
+        return; /* advice to the next compiler */
+    else if (text[0] == '.')
+        throw Error(statement.line, "directive '" + text + "'");
+    else
+        add_instruction(statement);
+}
+
+Kernel KernelParser::finish()
+{
+    for (Instruction &instruction : kernel_.instructions)
+        for (const Operand &operand : instruction.operands)
+            if (operand.kind == Operand::Kind::LABEL) {
+                if (labels_.count(operand.label) == 0)
+                    throw Error(instruction.line, "no label " + operand.label);
+                instruction.target = labels_.at(operand.label);
+            }
+    kernel_.register_count = registers_.size();
+    return kernel_;
+}
+
+} // namespace
+
+bool Instruction::has(const char *modifier) const
+{
+    return std::find(modifiers.begin(), modifiers.end(), modifier) != modifiers.end();
+}
+
+Module parse(const std::string &text)
+{
+    const std::vector<Statement> statements = statements_of(text);
+    Module module;
+    for (size_t i = 0; i < statements.size();) {
+        if (statements[i].text.find(".entry") == std::string::npos)
+            throw Error(statements[i].line, "outside of kernels: '" + statements[i].text + "'");
+        KernelParser parser(statements[i++]);
+        int depth = 0;
+        do {
+            if (i == statements.size())
+                throw Error(statements.back().line, "a kernel without an end");
+            const std::string &now = statements[i].text;
+            depth += (now == "{") - (now == "}");
+            if (now != "{" && now != "}")
+                parser.add(statements[i]);
+            i++;
+        } while (depth > 0);
+        const Kernel kernel = parser.finish();
+        module[kernel.name] = kernel;
+    }
+    return module;
+}
+
+} // namespace ptx

@@ -1,0 +1,78 @@
+/* ptx_module.h - PTX text, as nvcc writes it, taken apart.
+ *
+ * In: the text of a module. Out: its kernels as lists of instructions whose operands are
+ * registers, constants and addresses by number. What is not understood is an error that names
+ * the line: nothing is skipped. */
+#ifndef GRADREG_TEST_DEVICE_PTX_MODULE_H
+#define GRADREG_TEST_DEVICE_PTX_MODULE_H
+
+#include <cstdint>
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace ptx
+{
+
+class Error : public std::runtime_error
+{
+  public:
+    Error(int line, const std::string &what)
+        : std::runtime_error("PTX line " + std::to_string(line) + ": " + what)
+    {
+    }
+};
+
+/* Addresses that no pointer of this process has: the windows of the other state spaces. */
+enum : uint64_t {
+    SHARED_WINDOW = UINT64_C(0x7000000000000000),
+    LOCAL_WINDOW = UINT64_C(0x7100000000000000),
+    PARAMETER_WINDOW = UINT64_C(0x7200000000000000),
+};
+
+struct Type {
+    char kind = 0; /* b, u, s, f, or p for a predicate */
+    int bytes = 0;
+};
+
+enum class Special { TID_X, NTID_X, CTAID_X, NCTAID_X };
+
+struct Operand {
+    enum class Kind { REGISTER, CONSTANT, SPECIAL, ADDRESS, VECTOR, LABEL };
+    Kind kind = Kind::CONSTANT;
+    int number = -1;    /* of the register, also of an address's; -1: none */
+    uint64_t value = 0; /* of the constant; added to an address's register */
+    Special special = Special::TID_X;
+    std::vector<Operand> parts; /* of the vector, or of register|predicate */
+    std::string label;
+};
+
+struct Instruction {
+    int line = 0;
+    std::string text;      /* opcode with its modifiers, for messages */
+    std::string operation; /* add, setp, ... */
+    std::vector<std::string> modifiers;
+    Type type, source_type; /* the last two types among the modifiers: cvt has both */
+    int guard = -1;         /* predicate register, -1: always */
+    bool guard_negated = false;
+    std::vector<Operand> operands;
+    size_t target = 0; /* of a branch */
+
+    bool has(const char *modifier) const;
+};
+
+struct Kernel {
+    std::string name;
+    std::vector<Instruction> instructions;
+    std::vector<int> parameter_bytes;
+    size_t register_count = 0, shared_bytes = 0, local_bytes = 0, parameters_bytes = 0;
+};
+
+using Module = std::map<std::string, Kernel>;
+
+Module parse(const std::string &text);
+
+} // namespace ptx
+
+#endif
