@@ -30,6 +30,8 @@
  *  - Results do not depend on the number of threads, the vector path, alignment or the run.
  *  - Structs that begin with struct_size grow only at their end: set it to sizeof (the _INIT macros
  *    and _init functions do). Reserved fields must be zero. In enumerations 0 selects the default.
+ *    What a later version may know is GRADREG_ERROR_UNSUPPORTED: a longer struct whose tail is not
+ *    zero, and what is marked "not in 0.1" or "must be NULL in 0.1".
  *
  * Sources: S1 depth-scaled gradient regularization, article series of 2026 (36-layer model);
  * S2 arXiv:2602.18037 (gradient regularization instead of a KL penalty); S3 arXiv:2210.02720
@@ -144,8 +146,8 @@ typedef struct gradreg_allocator {
 
 /** The caller's own threads instead of the library's: run body(task, i) once for every i in
  *  [0, count), in any order and on any threads, and return when all have finished. May run all of
- *  them on the calling thread. NULL: the library's own pool, started at the first large call and
- *  started anew in a forked child. CPU backend only. */
+ *  them on the calling thread. Threads need 256 KiB of stack. NULL: the library's own pool, started at
+ *  the first large call and started anew in a forked child. CPU backend only. */
 typedef struct gradreg_parallel_for {
     void (*function)(void *user, size_t count, void (*body)(void *task, size_t index),
                      void *task);
@@ -497,7 +499,8 @@ typedef int32_t gradreg_restore;
 enum {
     GRADREG_RESTORE_COPY = 1,  /**< from a copy that the library holds (default) */
     GRADREG_RESTORE_MASTER = 2 /**< from master_params (f32): needs params = round(master) bit for
-                                    bit, verified on the first step and on request */
+                                    bit, verified on the first step and on request. An optimizer that
+                                    rounds stochastically breaks this on every step: use COPY */
 };
 typedef int32_t gradreg_rounding;
 enum {
@@ -553,7 +556,7 @@ typedef struct gradreg_adaptive {
     double a_min; /**< >= 0. Default 0 */
     double a_max; /**< >= a_min; 0 (default) = off */
     double power; /**< finite. Default 1 */
-    double ema;   /**< weight of the past in [0, 1): ema <- ema * past + (1 - ema) * signal, the
+    double ema;   /**< a = 1 before the first signal; weight of the past in [0, 1): ema <- ema * past + (1 - ema) * signal, the
                        first signal as it is. Default 0.9 */
 } gradreg_adaptive;
 
@@ -562,7 +565,15 @@ typedef struct gradreg_adaptive {
         0.0, 0.0, 1.0, 0.9                                                                      \
     }
 
-/** Sum over ranks: values[0 .. count) += over all ranks, in place, in the backend's memory, queued
+/** For buffers that are cut over ranks: FSDP, ZeRO, Megatron's distributed optimizer. Plain data
+ *  parallel is world = 1 with gradients already averaged.
+ *
+ *  Ranks must agree on the table (REPLICA flags and shards apart), the parameters, strength, epsilon,
+ *  step, grad_scale and the order of calls; together they hold every element exactly once (copies are
+ *  REPLICA), which the CPU backend checks. A call that fails with INVALID_ARGUMENT on one rank leaves
+ *  the others waiting in all_reduce.
+ *
+ *  Sum over ranks: values[0 .. count) += over all ranks, in place, in the backend's memory, queued
  *  on `stream`; returns 0 for success. The library hands over arrays in which each entry is nonzero
  *  on one rank only, so any order of additions is exact. Every rank calls it equally often. */
 typedef struct gradreg_all_reduce {
@@ -667,10 +678,12 @@ typedef struct gradreg_buffers {
     void *first_grads;        /**< CALLER_KEEPS: g1, grad type; never written */
     void *perturbed_params;   /**< OUT_OF_PLACE: receives theta' for every element of every segment */
     const void *master_params; /**< RESTORE_MASTER: f32 */
-    const void *direction;    /**< DIRECTION_CALLER: v, grad type; the same at every call of a step */
+    const void *direction;    /**< DIRECTION_CALLER: v itself (no grad_scale), grad type; the same at
+                                   every call of a step */
     void *update;             /**< must be NULL in 0.1 */
-    const float *grad_scale;  /**< NULL, or one f32: gradient buffers hold grad_scale times g. The same
-                                   value at every call of a step; g_hat leaves scaled the same way */
+    const float *grad_scale;  /**< NULL, or one f32, not 0: gradient buffers hold grad_scale times g.
+                                   perturb's value counts for the step (combine's where extra_passes
+                                   is 0); g_hat leaves scaled the same way */
     float *found_inf;         /**< NULL, or one f32 that combine, fallback (and perturb, for g1) set to
                                    1 when a gradient was not finite; never set to 0 */
     const double *first_norm; /**< must be NULL in 0.1 */
@@ -694,10 +707,12 @@ enum {
     GRADREG_FLAG_DROPPED = 1,           /**< applied cosine below min_fidelity: g_hat = c1 g1 */
     GRADREG_FLAG_NON_FINITE_FIRST = 2,  /**< g1 (or v, or a norm) not finite */
     GRADREG_FLAG_NON_FINITE_SECOND = 4, /**< g2 (CENTRAL: either) not finite */
-    GRADREG_FLAG_NO_DIRECTION = 8,      /**< nothing to step along: ||w|| = 0, or noise was asked for
-                                             before a step had left a direction */
+    GRADREG_FLAG_NO_DIRECTION = 8,      /**< nothing to step along: ||w|| = 0, a coefficient beyond
+                                             f32, or noise was asked for before a step had left a
+                                             direction */
     GRADREG_FLAG_SATURATED = 16,        /**< an f16 store was clipped to +-65504 */
-    GRADREG_FLAG_MASTER_MISMATCH = 32,  /**< params != round(master_params): nothing was moved */
+    GRADREG_FLAG_MASTER_MISMATCH = 32,  /**< params != round(master_params) when last checked: nothing
+                                             is moved until a check passes */
     GRADREG_FLAG_ABSENT_GRADIENT = 64   /**< a segment had no gradient in some pass */
 };
 
@@ -708,7 +723,8 @@ typedef struct gradreg_terms {
     uint32_t struct_size;
     uint32_t reserved0;
     double strength;           /**< total: lambda t(step); layer: lambda t(step) m(l) a(l) */
-    double effective_strength; /**< strength times the common clip factor; NaN with separate clips active */
+    double effective_strength; /**< strength times the common clip factor, of a correction that is made;
+                                    NaN with separate clips active */
     double effective_epsilon;  /**< ||delta|| / ||w|| */
     double penalty;            /**< sum over regularized roles of lambda_s/2 ||g1_s||^2 */
     double first_norm;         /**< ||g1|| */
@@ -722,7 +738,8 @@ typedef struct gradreg_terms {
     double correction_share;   /**< ||g_hat - a|| / ||a|| before storage rounding */
     double update_norm;        /**< ||g_hat|| before storage rounding */
     double perturbation_norm;  /**< ||delta|| as intended */
-    double applied_norm;       /**< ||rn(theta') - rn(theta)||, rn = rounding to compute_type */
+    double applied_norm;       /**< ||rn(theta') - rn(theta)||, rn = rounding to compute_type (CENTRAL: of
+                                    the step to theta + delta) */
     double applied_cosine;     /**< between the two; CENTRAL: the smaller of the two steps' */
     double changed_fraction;   /**< share of perturbed weights whose rn() changed */
     double difference_noise;   /**< u sqrt(||g1||^2 + ||g2||^2) / ||g2 - g1||, u = half an ulp at 1 */
@@ -732,7 +749,8 @@ typedef struct gradreg_terms {
     double first_order_ratio;  /**< (L2 - L1) / <g1, theta' - theta>; total only */
     uint64_t non_finite_first;  /**< elements */
     uint64_t non_finite_second; /**< elements */
-    uint64_t absent;            /**< segments without a gradient, summed over the step's passes */
+    uint64_t absent;            /**< segments (with ranks: shards) without a gradient, summed over the
+                                     step's passes */
     uint64_t step;              /**< step counter after the call: 1 for the first */
     uint32_t flags;             /**< GRADREG_FLAG_ bits; layers carry those of the total */
     uint32_t reserved1;
@@ -772,16 +790,20 @@ GRADREG_API gradreg_status gradreg_terms_init(gradreg_terms *out, size_t struct_
  *      perturb   g~ = c1 g1;  u = g~ or the chosen direction;  w = u or m a u (ON_PENALTY)
  *                theta' = round(theta + delta) on perturbed segments
  *      combine   a = c1 g1;  b = c2 g2;  D = b - a;  g_hat = a + k_s D
- *                k_s = lambda m t a / (epsilon_eff nu),  epsilon_eff = ||delta|| / ||w||,
+ *                k_s = kappa_s / (epsilon_eff nu),  epsilon_eff = ||delta|| / ||w||
+ *                kappa_s = lambda t m a (ON_UPDATE) or lambda t (ON_PENALTY, whose w has m a) on
+ *                regularized roles, else 0;  t: warm-up and decay, m: schedule, a: adaptive
  *                nu = 1 (SQUARED_NORM) or ||u|| (NORM; ON_PENALTY: sqrt(sum m a ||u_l||^2))
  *
- *  Perturbed: role in perturbed_roles, not FROZEN, layer >= 0 or outside_multiplier > 0. Segments
+ *  Perturbed: role in perturbed_roles, not FROZEN, layer >= 0 or outside_multiplier > 0; norms of
+ *  theta, u and w run over perturbed segments (RELATIVE: of one layer; NONE is one group, and a layer
+ *  with ||u_l|| = 0 is not stepped), clips over all. Segments
  *  whose k_s is 0 get exactly a. Coefficients are computed in double and rounded once to f32; per
  *  element every operation is rounded once to f32, storage to nearest even, f16 saturates.
  *
  *  Refused combinations: PRODUCT with RELATIVE or TRUNCATED (UNSUPPORTED), PRODUCT ignores clips,
  *  strength, schedule, depth, interval and noise; TRUNCATED with ON_PENALTY, and with clip_second
- *  unless common_clip (UNSUPPORTED); OUT_OF_PLACE with RESTORE_MASTER (UNSUPPORTED); noise STEP
+ *  unless common_clip (UNSUPPORTED); PRODUCT also ignores min_fidelity and penalty; OUT_OF_PLACE with RESTORE_MASTER (UNSUPPORTED); noise STEP
  *  unless weights and compute are f32, or where delta would be 0 (UNSUPPORTED); everything marked
  *  UNSUPPORTED above.
  *
@@ -799,7 +821,7 @@ GRADREG_API gradreg_status gradreg_regularizer_create(gradreg_regularizer **out,
 
 /** Bytes that gradreg_regularizer_create() would hold for the same description, all included.
  *
- *  Returns:  as gradreg_regularizer_create() except OUT_OF_MEMORY.
+ *  Returns:  as gradreg_regularizer_create(); OUT_OF_MEMORY too: the table is built to be measured.
  *  Out:      out, host.
  *  Stream:   none.  Threads: any.  Since: 0.1
  */
@@ -876,7 +898,7 @@ GRADREG_API gradreg_status gradreg_regularizer_combine(gradreg_regularizer *regu
 /** End a perturbed step without its second gradient: grads becomes c1 g1 (PRODUCT: zeros), theta is
  *  restored. Counts as a step.
  *
- *  Returns:  OK; STATE unless perturbed or mirrored; INVALID_ARGUMENT.
+ *  Returns:  OK; STATE unless perturbed or mirrored; INVALID_ARGUMENT; COMMUNICATION: as combine.
  *  InOut:    buffers: grads, params.
  *  Stream:   queued.  Threads: the only user of this handle.  Since: 0.1
  */
@@ -929,7 +951,7 @@ GRADREG_API gradreg_status gradreg_regularizer_set_epsilon(gradreg_regularizer *
                                                            double epsilon);
 /** Set the step counter, on which warm-up, decay and random numbers depend.
  *
- *  Returns:  OK; STATE unless idle or noisy.
+ *  Returns:  OK; INVALID_ARGUMENT above 2^53; STATE unless idle or noisy.
  *  Stream:   queued; takes effect in a captured graph.  Threads: the only user.  Since: 0.1
  */
 GRADREG_API gradreg_status gradreg_regularizer_set_step(gradreg_regularizer *regularizer,
@@ -1003,8 +1025,8 @@ GRADREG_API gradreg_status gradreg_regularizer_terms_enqueue(gradreg_regularizer
 GRADREG_API gradreg_status gradreg_regularizer_state_bytes(const gradreg_regularizer *regularizer,
                                                            size_t *out);
 
-/** Save what a resumed run needs to give the same bits. Versioned, checksummed, little-endian, tied
- *  to the table and to the parameters that shape the state.
+/** Save what a resumed run needs to give the same bits. Versioned, checksummed, in this machine's byte
+ *  order, tied to the table and to the parameters that shape the state.
  *
  *  Returns:  OK; INVALID_ARGUMENT (bytes differs from state_bytes); STATE unless idle.
  *  Out:      state, host, bytes bytes.

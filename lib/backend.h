@@ -53,6 +53,7 @@ enum gr_decision {
     GR_DECIDE_REUSE,
     GR_DECIDE_FINISH, /* terms, step counter */
     GR_DECIDE_CLEAR_TERMS,
+    GR_DECIDE_VOID_TERMS,
     GR_DECIDE_ABANDON, /* cancel, remove_noise: the noise is out */
     GR_DECIDE_LOSSES,
     GR_DECIDE_STRENGTH,
@@ -64,6 +65,8 @@ typedef struct gr_decision_input {
     const float *grad_scale; /* backend memory, or NULL */
     float *found_inf;        /* backend memory, or NULL */
     const float *losses[2];  /* backend memory */
+    int verified;            /* the master weights were checked in this call */
+    int mirrored;            /* theta stood at theta - delta */
     double value;
     uint64_t step;
 } gr_decision_input;
@@ -79,7 +82,7 @@ typedef struct gr_work {
     int streaming;      /* buffers are too large for the caches */
 } gr_work;
 
-enum { GR_BLOCK_ROWS = 7 };
+enum { GR_BLOCK_ROWS = GR_COMBINE_SUMS + 1 };
 
 typedef struct gr_backend_ops {
     const char *name;
@@ -87,8 +90,11 @@ typedef struct gr_backend_ops {
     gradreg_status (*zero)(gr_work *work, void *backend, size_t bytes);
     /* sums[row] = squares; for gradients and directions sums[row + 1] = elements not finite */
     gradreg_status (*squares)(gr_work *work, enum gr_source source, int row);
-    /* sums[row] = elements of perturbed and noise segments with params != round(master) */
+    /* sums[row] = elements of perturbed and noise segments with params != round(master), replicas
+     * too: what this rank must not overwrite counts here */
     gradreg_status (*verify_master)(gr_work *work, int row);
+    /* sums[GR_SUM_HELD] = elements here, replicas left out */
+    gradreg_status (*count_held)(gr_work *work);
     /* theta -> theta + noise; clean copies; OUT_OF_PLACE: every element */
     gradreg_status (*inject)(gr_work *work);
     /* theta -> theta + delta; clean copies; g1 to first_copy; zeros to grads under ADDS */

@@ -165,7 +165,7 @@ static gradreg_status check_ranks(gradreg_regularizer_params *p)
     GR_REQUIRE(p->world == 1 || p->all_reduce.function != NULL,
                "params.all_reduce.function is NULL, world = %d needs one", p->world);
     GR_REQUIRE(p->all_reduce.reserved0 == 0 && p->all_reduce.reserved1 == NULL,
-               "params.all_reduce: reserved fields must be 0");
+               "params.all_reduce.reserved0 and reserved1 must be 0");
     return GRADREG_OK;
 }
 

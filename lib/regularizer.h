@@ -27,10 +27,11 @@ struct gradreg_regularizer {
     int no_first;        /* a central product along another direction needs no g1 */
     int losses_expected; /* observe_losses belongs to the step just combined */
     int warned_adding;
-    uint64_t combine_calls; /* counts combine and fallback: the interval's clock */
-    uint64_t slice_begin;   /* of this call's flat buffers */
-    uint64_t step_buffers;  /* fingerprint of the weights that this step moves */
-    double *averages;       /* adaptive: one per layer, host */
+    uint64_t combine_calls;    /* counts combine and fallback: the interval's clock */
+    uint64_t slice_begin;      /* of this call's flat buffers */
+    uint64_t checked_pointers; /* fingerprint of the last that do not overlap */
+    uint64_t step_buffers;     /* fingerprint of the weights that this step moves */
+    double *averages;          /* adaptive: one per layer, host */
     int has_averages;
     double *multipliers; /* m: [0] = outside, [1 + layer], host */
     double *adaptive;    /* a, likewise */
@@ -66,7 +67,8 @@ enum {
     GR_NEED_GRADS = 4,
     GR_NEED_FIRST = 8, /* first_grads, if CALLER_KEEPS */
     GR_NEED_DIRECTION = 16,
-    GR_NEED_MASTER = 32 /* if RESTORE_MASTER */
+    GR_NEED_MASTER = 32, /* if RESTORE_MASTER */
+    GR_SEES_GRADS = 64   /* not needed, but must not overlap what is */
 };
 
 /* Fills the spans; first is where g1 is before perturb. Gradient pointers may come out NULL where

@@ -18,6 +18,7 @@ typedef struct gr_buffer {
     const void *const *pointers;
     int32_t type; /* of flat; 0: segments differ */
     int is_grad;  /* entries may be NULL */
+    int needed;
 } gr_buffer;
 
 static size_t type_size(int32_t type)
@@ -135,46 +136,6 @@ static gradreg_status find(char **out, const gradreg_regularizer *reg, const gr_
 
 /* ---- overlaps -------------------------------------------------------------------- */
 
-typedef struct gr_extent {
-    const char *name;
-    const char *begin, *end;
-} gr_extent;
-
-static gradreg_status check_extents(const gr_extent *e, size_t count, size_t segment)
-{
-    for (size_t i = 0; i < count; i++)
-        for (size_t k = 0; k < i; k++)
-            GR_REQUIRE(e[i].begin == NULL || e[k].begin == NULL || e[i].end <= e[k].begin ||
-                           e[k].end <= e[i].begin,
-                       "buffers.%s overlaps buffers.%s in segments[%zu]", e[i].name, e[k].name,
-                       segment);
-    return GRADREG_OK;
-}
-
-/* Within a segment; across segments the table has no overlaps, and pointers are compared in
- * check_tied. */
-static gradreg_status check_span(const gradreg_regularizer *reg, size_t i,
-                                 const char *first_grads)
-{
-    const gr_segment *s = &reg->table.segments[i];
-    const gr_span *span = &reg->work.spans[i];
-    const uint64_t n = s->end - s->begin;
-    const size_t p = n * type_size(s->param_type), g = n * type_size(s->grad_type);
-    const char *moved = span->moved != span->params ? span->moved : NULL;
-#define EXTENT(name, at, bytes)                                    \
-    {                                                              \
-        name, at, at == NULL ? NULL : (const char *)(at) + (bytes) \
-    }
-    const gr_extent extents[] = { EXTENT("params", span->params, p),
-                                  EXTENT("grads", span->grads, g),
-                                  EXTENT("first_grads", first_grads, g),
-                                  EXTENT("perturbed_params", moved, p),
-                                  EXTENT("master_params", span->master, n * sizeof(float)),
-                                  EXTENT("direction", span->direction, g) };
-#undef EXTENT
-    return check_extents(extents, sizeof(extents) / sizeof(*extents), i);
-}
-
 /* Flat buffers as wholes: a gradient of one segment must not be a weight of another. */
 static gradreg_status check_flat(const gr_buffer *const *all, size_t count, uint64_t count_here)
 {
@@ -190,37 +151,87 @@ static gradreg_status check_flat(const gr_buffer *const *all, size_t count, uint
     return GRADREG_OK;
 }
 
+enum { GR_KINDS = GR_TABLE_KEYS };
+
+/* What one segment has in one kind of buffer; key = kind * segment_count + segment. */
+typedef struct gr_extent {
+    const char *begin, *end;
+    size_t segment;
+    int kind;
+} gr_extent;
+
+static gr_extent extent_of(const gradreg_regularizer *reg, uint64_t key)
+{
+    const gr_table *t = &reg->table;
+    const size_t i = (size_t)(key % t->segment_count);
+    const gr_segment *s = &t->segments[i];
+    const gr_span *span = &reg->work.spans[i];
+    const gradreg_regularizer_params *p = &reg->work.step.options;
+    const int keeps = p->first_gradient == GRADREG_FIRST_GRADIENT_CALLER_KEEPS;
+    const char *const begins[GR_KINDS] = { span->params,
+                                           span->grads,
+                                           keeps ? span->first : NULL,
+                                           span->moved != span->params ? span->moved : NULL,
+                                           span->master,
+                                           span->direction };
+    const size_t w = type_size(s->param_type), g = type_size(s->grad_type);
+    const size_t sizes[GR_KINDS] = { w, g, g, w, sizeof(float), g };
+    const int kind = (int)(key / t->segment_count);
+    const char *begin = begins[kind];
+    const uint64_t n = s->end - s->begin;
+    return (gr_extent){ begin, begin == NULL ? NULL : begin + n * sizes[kind], i, kind };
+}
+
 static int address_before(const void *keys, uint64_t a, uint64_t b)
 {
-    const gr_span *spans = keys;
-    const uintptr_t at = (uintptr_t)spans[a].params, bt = (uintptr_t)spans[b].params;
+    const uintptr_t at = (uintptr_t)extent_of(keys, a).begin;
+    const uintptr_t bt = (uintptr_t)extent_of(keys, b).begin;
     return at != bt ? at < bt : a < b;
 }
 
-/* A tensor that two segments point to would be stepped twice. */
-static gradreg_status check_tied(gradreg_regularizer *reg)
+static const char *given_name(const gr_buffer *b)
 {
-    const gr_table *t = &reg->table;
-    const gr_span *spans = reg->work.spans;
-    size_t before = SIZE_MAX;
-    gradreg_i_table_sort(t, address_before, spans);
-    for (size_t k = 0; k < t->segment_count; k++) {
-        const size_t i = (size_t)t->order[k];
-        const gr_segment *s = &t->segments[i];
-        if (spans[i].params == NULL || s->begin == s->end)
-            continue;
-        if (before != SIZE_MAX) {
-            const gr_segment *b = &t->segments[before];
-            GR_REQUIRE(
-                (uintptr_t)spans[before].params +
-                        (b->end - b->begin) * type_size(b->param_type) <=
-                    (uintptr_t)spans[i].params,
-                "buffers.param_pointers[%zu] overlaps buffers.param_pointers[%zu]: list a "
-                "tied tensor once",
-                i, before);
-        }
-        before = i;
+    return b->pointers != NULL ? b->pointers_name : b->name;
+}
+
+/* A gradient of one segment must not be a weight of another, and a tensor that two segments point
+ * to would be stepped twice. What is only read may be shared within its kind. */
+static gradreg_status check_pointers(const gradreg_regularizer *reg,
+                                     const gr_buffer *const *all)
+{
+    static const int written[GR_KINDS] = { 1, 1, 0, 1, 0, 0 };
+    const size_t count = GR_KINDS * reg->table.segment_count;
+    gr_extent furthest[GR_KINDS] = { { 0 } };
+    gradreg_i_table_sort(&reg->table, count, address_before, reg);
+    for (size_t i = 0; i < count; i++) {
+        const gr_extent e = extent_of(reg, reg->table.order[i]);
+        for (int kind = 0; kind < GR_KINDS && e.begin != e.end; kind++)
+            GR_REQUIRE((kind == e.kind && !written[kind]) ||
+                           (uintptr_t)furthest[kind].end <= (uintptr_t)e.begin,
+                       "buffers.%s of segments[%zu] overlaps buffers.%s of segments[%zu]%s",
+                       given_name(all[e.kind]), e.segment, given_name(all[kind]),
+                       furthest[kind].segment,
+                       kind == e.kind ? ": list a tied tensor once" : "");
+        if (e.begin != e.end && (uintptr_t)e.end > (uintptr_t)furthest[e.kind].end)
+            furthest[e.kind] = e;
     }
+    return GRADREG_OK;
+}
+
+/* Sorting costs more than the calls of a small step: the same pointers are checked once. */
+static gradreg_status check_pointers_once(gradreg_regularizer *reg, const gr_buffer *const *all)
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    for (size_t i = 0; i < reg->table.segment_count; i++)
+        for (int kind = 0; kind < GR_KINDS; kind++) {
+            const gr_extent e = extent_of(reg, (uint64_t)kind * reg->table.segment_count + i);
+            hash = (hash ^ (uintptr_t)e.begin) * UINT64_C(0x100000001b3);
+            hash = (hash ^ (uintptr_t)e.end) * UINT64_C(0x100000001b3);
+        }
+    if (hash == reg->checked_pointers)
+        return GRADREG_OK;
+    GR_TRY(check_pointers(reg, all));
+    reg->checked_pointers = hash;
     return GRADREG_OK;
 }
 
@@ -236,21 +247,22 @@ static void collect(gr_given *g, const gradreg_regularizer *reg, const gradreg_b
     const gradreg_regularizer_params *p = &reg->work.step.options;
     const int32_t param = reg->table.one_param_type, grad = reg->table.one_grad_type;
     const gr_buffer none = { 0 };
-#define BUFFER(field, pointers, type, is_grad) \
-    (gr_buffer){ #field, #pointers, b->field, (const void *const *)b->pointers, type, is_grad }
+#define BUFFER(field, pointers, type, is_grad, needed)                          \
+    (gr_buffer){ #field, #pointers, b->field, (const void *const *)b->pointers, \
+                 type,   is_grad,   needed }
     *g = (gr_given){ none, none, none, none, none, none };
     if (needs & GR_NEED_PARAMS)
-        g->params = BUFFER(params, param_pointers, param, 0);
-    if (needs & GR_NEED_GRADS)
-        g->grads = BUFFER(grads, grad_pointers, grad, 1);
+        g->params = BUFFER(params, param_pointers, param, 0, 1);
+    if (needs & (GR_NEED_GRADS | GR_SEES_GRADS))
+        g->grads = BUFFER(grads, grad_pointers, grad, 1, (needs & GR_NEED_GRADS) != 0);
     if ((needs & GR_NEED_FIRST) && p->first_gradient == GRADREG_FIRST_GRADIENT_CALLER_KEEPS)
-        g->first = BUFFER(first_grads, first_grad_pointers, grad, 1);
+        g->first = BUFFER(first_grads, first_grad_pointers, grad, 1, 1);
     if ((needs & GR_NEED_MOVED) && p->placement == GRADREG_PLACEMENT_OUT_OF_PLACE)
-        g->moved = BUFFER(perturbed_params, perturbed_param_pointers, param, 0);
+        g->moved = BUFFER(perturbed_params, perturbed_param_pointers, param, 0, 1);
     if ((needs & GR_NEED_MASTER) && p->restore == GRADREG_RESTORE_MASTER)
-        g->master = BUFFER(master_params, master_param_pointers, GRADREG_TYPE_F32, 0);
+        g->master = BUFFER(master_params, master_param_pointers, GRADREG_TYPE_F32, 0, 1);
     if ((needs & GR_NEED_DIRECTION) && p->direction == GRADREG_DIRECTION_CALLER)
-        g->direction = BUFFER(direction, direction_pointers, grad, 0);
+        g->direction = BUFFER(direction, direction_pointers, grad, 0, 1);
 #undef BUFFER
 }
 
@@ -265,9 +277,11 @@ static gradreg_status check_later(const gradreg_buffers *b)
                        b->first_norm != NULL ? "first_norm" : "second_norm");
     GR_REQUIRE(b->verify_master <= 1, "buffers.verify_master is %u, must be 0 or 1",
                b->verify_master);
-    GR_REQUIRE((uintptr_t)b->grad_scale % sizeof(float) == 0 &&
-                   (uintptr_t)b->found_inf % sizeof(float) == 0,
-               "buffers.grad_scale or found_inf is not aligned to 4 bytes");
+    GR_REQUIRE((uintptr_t)b->grad_scale % sizeof(float) == 0,
+               "buffers.grad_scale = %p is not aligned to 4 bytes",
+               (const void *)b->grad_scale);
+    GR_REQUIRE((uintptr_t)b->found_inf % sizeof(float) == 0,
+               "buffers.found_inf = %p is not aligned to 4 bytes", (void *)b->found_inf);
     return GRADREG_OK;
 }
 
@@ -277,7 +291,7 @@ static gradreg_status check_forms(gr_given *g)
         &g->params, &g->grads, &g->first, &g->moved, &g->master, &g->direction
     };
     for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++)
-        GR_TRY(check_form(all[i], all[i]->name != NULL));
+        GR_TRY(check_form(all[i], all[i]->needed));
     return GRADREG_OK;
 }
 
@@ -287,9 +301,12 @@ static int touches_weights(const gradreg_regularizer *reg, const gr_segment *s)
            reg->work.step.options.placement == GRADREG_PLACEMENT_OUT_OF_PLACE;
 }
 
-static char *held(char *base, uint64_t at, int present)
+/* Where there is room for the whole segment every element has its own place, whatever slice of it
+ * is here: what is kept from step to step stays with its element. */
+static char *held(char *base, uint64_t at, const gr_segment *s, int32_t type, int present)
 {
-    return present ? base + at : NULL;
+    const uint64_t before = s->capacity == s->count ? s->begin : 0;
+    return present ? base + at + before * type_size(type) : NULL;
 }
 
 static gradreg_status fill_span(gradreg_regularizer *reg, size_t i, const gr_given *g)
@@ -313,17 +330,19 @@ static gradreg_status fill_span(gradreg_regularizer *reg, size_t i, const gr_giv
         span->moved = span->params;
     span->master = master;
     span->direction = direction;
-    GR_TRY(check_span(reg, i, first));
     const int copied = p->first_gradient == GRADREG_FIRST_GRADIENT_COPIED;
     span->first = reg->no_first ? NULL : copied ? span->grads : first;
-    span->first_copy = held(reg->first, s->first_at, trained && copied && !reg->no_first);
-    span->clean =
-        held(reg->clean, s->clean_at, moves && in_place && p->restore == GRADREG_RESTORE_COPY);
+    span->first_copy =
+        held(reg->first, s->first_at, s, s->grad_type, trained && copied && !reg->no_first);
+    span->clean = held(reg->clean, s->clean_at, s, s->param_type,
+                       moves && in_place && p->restore == GRADREG_RESTORE_COPY);
     span->plus =
-        held(reg->plus, s->plus_at,
+        held(reg->plus, s->plus_at, s, s->grad_type,
              p->difference == GRADREG_DIFFERENCE_CENTRAL && (s->flags & GR_SEGMENT_SEEN) != 0);
-    span->kept = held(reg->kept, s->kept_at, (s->flags & GR_SEGMENT_KEEPS) != 0);
-    span->noise = held(reg->noise, s->noise_at, (s->flags & GR_SEGMENT_NOISY) != 0);
+    span->kept =
+        held(reg->kept, s->kept_at, s, GRADREG_TYPE_F32, (s->flags & GR_SEGMENT_KEEPS) != 0);
+    span->noise =
+        held(reg->noise, s->noise_at, s, GRADREG_TYPE_F32, (s->flags & GR_SEGMENT_NOISY) != 0);
     return GRADREG_OK;
 }
 
@@ -332,7 +351,9 @@ static uint64_t fingerprint(const gradreg_regularizer *reg)
 {
     uint64_t hash = UINT64_C(0xcbf29ce484222325);
     for (size_t i = 0; i < reg->table.segment_count; i++)
-        hash = (hash ^ (uintptr_t)reg->work.spans[i].moved) * UINT64_C(0x100000001b3);
+        hash = (hash ^ (uintptr_t)reg->work.spans[i].moved ^
+                ((uintptr_t)reg->work.spans[i].params << 1)) *
+               UINT64_C(0x100000001b3);
     return hash;
 }
 
@@ -360,6 +381,8 @@ gradreg_status gradreg_i_regularizer_spans(gradreg_regularizer *reg, gradreg_buf
         GR_TRY(check_flat(all, sizeof(all) / sizeof(*all), slice_count(reg, b)));
     for (size_t i = 0; i < reg->table.segment_count; i++)
         GR_TRY(fill_span(reg, i, &g));
+    if (any_pointers)
+        GR_TRY(check_pointers_once(reg, all));
     const int moved_given =
         needs &
         (reg->work.step.options.placement == GRADREG_PLACEMENT_IN_PLACE ? GR_NEED_PARAMS
@@ -372,8 +395,6 @@ gradreg_status gradreg_i_regularizer_spans(gradreg_regularizer *reg, gradreg_buf
                    "buffers.params (or perturbed_params) changed within the step");
         return GRADREG_OK;
     }
-    if (g.params.pointers != NULL)
-        GR_TRY(check_tied(reg));
     reg->step_buffers = weights;
     return GRADREG_OK;
 }

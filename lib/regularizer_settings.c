@@ -89,6 +89,8 @@ gradreg_status gradreg_regularizer_set_step(gradreg_regularizer *reg, uint64_t s
 {
     gr_setting setting = { GR_DECIDE_STEP, { 0 } };
     GR_ENTER();
+    GR_REQUIRE(step <= UINT64_C(1) << 53, "step is %llu, must be at most 2^53",
+               (unsigned long long)step);
     setting.input.step = step;
     return gradreg_i_regularizer_call(reg, set, &setting);
 }
@@ -100,7 +102,8 @@ typedef struct gr_signals {
     size_t count;
 } gr_signals;
 
-/* a_l = clamp((ema_l / mean)^power); all 1 before the first signal, and while all are 0. */
+/* a_l = clamp((ema_l / mean)^power), with 1 for the ratio while all are 0; all 1 before the first
+ * signal, whatever the limits. */
 gradreg_status gradreg_i_regularizer_store_adaptive(gradreg_regularizer *reg)
 {
     const gradreg_regularizer_params *p = &reg->work.step.options;
@@ -153,6 +156,9 @@ gradreg_status gradreg_regularizer_observe_layers(gradreg_regularizer *reg,
     gr_signals s = { signals, count };
     GR_ENTER();
     GR_REQUIRE_POINTER(signals);
+    GR_REQUIRE((uintptr_t)signals % sizeof(*signals) == 0,
+               "argument 'signals' is %p, must be aligned to %zu bytes", (const void *)signals,
+               sizeof(*signals));
     return gradreg_i_regularizer_call(reg, observe_layers, &s);
 }
 
@@ -173,6 +179,12 @@ gradreg_status gradreg_regularizer_observe_losses(gradreg_regularizer *reg, cons
     GR_ENTER();
     GR_REQUIRE_POINTER(first);
     GR_REQUIRE_POINTER(second);
+    GR_REQUIRE((uintptr_t)first % sizeof(*first) == 0,
+               "argument 'first' is %p, must be aligned to %zu bytes", (const void *)first,
+               sizeof(*first));
+    GR_REQUIRE((uintptr_t)second % sizeof(*second) == 0,
+               "argument 'second' is %p, must be aligned to %zu bytes", (const void *)second,
+               sizeof(*second));
     input.losses[0] = first;
     input.losses[1] = second;
     return gradreg_i_regularizer_call(reg, observe_losses, &input);

@@ -6,6 +6,7 @@
  *      header | counters and settings | averages | noise lengths | noise direction | correction */
 #include "regularizer.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "status.h"
@@ -192,6 +193,10 @@ static gradreg_status load(gradreg_regularizer *reg, void *task)
     GR_TRY(check_header(reg, t));
     memcpy(&body, at, sizeof(body));
     at += sizeof(body);
+    GR_REQUIRE(isfinite(body.strength) && body.strength >= 0 && isfinite(body.epsilon) &&
+                   body.epsilon > 0 && body.step <= UINT64_C(1) << 53,
+               "state holds strength %g, epsilon %g, step %llu: not from a regularizer",
+               body.strength, body.epsilon, (unsigned long long)body.step);
     GR_TRY(take_body(reg, &body));
     parts_of(reg, parts);
     for (int i = 0; i < GR_STATE_PARTS; at += parts[i++].bytes)

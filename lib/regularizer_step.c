@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "status.h"
-#include "terms.h"
+#include "step.h"
 
 static const gradreg_regularizer_params *options_of(const gradreg_regularizer *reg)
 {
@@ -50,12 +50,18 @@ static void come_to_rest(gradreg_regularizer *reg)
 
 /* Params must equal round(master) before they may be restored from it: on the first step, and
  * whenever the caller asks. Only clean weights can be compared. */
-static gradreg_status verify_master(gradreg_regularizer *reg, const gradreg_buffers *b, int row)
+static gradreg_status verify_master(gradreg_regularizer *reg, const gradreg_buffers *b, int row,
+                                    int *verified)
 {
-    if (options_of(reg)->restore != GRADREG_RESTORE_MASTER ||
-        (reg->verified_master && !b->verify_master))
-        return GRADREG_OK;
-    return reg->ops->verify_master(&reg->work, row);
+    *verified = options_of(reg)->restore == GRADREG_RESTORE_MASTER &&
+                (!reg->verified_master || b->verify_master);
+    return *verified ? reg->ops->verify_master(&reg->work, row) : GRADREG_OK;
+}
+
+/* A check that failed is made again on every step, where its outcome can be seen. */
+static void note_verified(gradreg_regularizer *reg)
+{
+    reg->verified_master = !reg->ops->host_reads || !reg->work.step.control->master_bad;
 }
 
 /* ---- noise ----------------------------------------------------------------------- */
@@ -63,7 +69,7 @@ static gradreg_status verify_master(gradreg_regularizer *reg, const gradreg_buff
 static gradreg_status inject(gradreg_regularizer *reg, void *task)
 {
     gradreg_buffers b;
-    const gr_decision_input input = { 0 };
+    gr_decision_input input = { 0 };
     if (options_of(reg)->noise.rule == GRADREG_NOISE_OFF)
         return GR_FAIL(GRADREG_ERROR_UNSUPPORTED,
                        "params.noise.rule is GRADREG_NOISE_OFF, there is no noise to inject");
@@ -71,13 +77,13 @@ static gradreg_status inject(gradreg_regularizer *reg, void *task)
     GR_TRY(gradreg_i_regularizer_spans(reg, &b, task,
                                        GR_NEED_PARAMS | GR_NEED_MOVED | GR_NEED_MASTER));
     GR_TRY(gradreg_i_regularizer_clear(reg, 0, GR_SUM_INJECT_END));
-    GR_TRY(verify_master(reg, &b, GR_SUM_NOISE_MASTER));
+    GR_TRY(verify_master(reg, &b, GR_SUM_NOISE_MASTER, &input.verified));
     if (options_of(reg)->noise.rule == GRADREG_NOISE_RELATIVE)
         GR_TRY(reg->ops->squares(&reg->work, GR_SOURCE_NOISE_WEIGHTS, GR_SUM_NOISE_WEIGHTS));
     GR_TRY(gradreg_i_regularizer_reduce(reg, 0, GR_SUM_INJECT_END, "(nothing has moved)"));
     GR_TRY(reg->ops->decide(&reg->work, GR_DECIDE_NOISE, &input));
     GR_TRY(reg->ops->inject(&reg->work));
-    reg->verified_master = 1;
+    note_verified(reg);
     reg->state = GR_STATE_NOISY;
     reg->work.noisy = 1;
     return GRADREG_OK;
@@ -126,13 +132,33 @@ gradreg_status gradreg_regularizer_cancel(gradreg_regularizer *reg, gradreg_buff
 
 /* ---- perturb --------------------------------------------------------------------- */
 
+static int needs_first(const gradreg_regularizer *reg)
+{
+    return reg->no_first ? 0 : GR_NEED_FIRST;
+}
+
 int gradreg_i_regularizer_needs_at_perturb(const gradreg_regularizer *reg)
 {
     const gradreg_regularizer_params *p = options_of(reg);
     const int copies = p->first_gradient == GRADREG_FIRST_GRADIENT_COPIED && !reg->no_first;
     const int zeroes = p->second_gradient == GRADREG_SECOND_GRADIENT_ADDS;
     return GR_NEED_PARAMS | GR_NEED_MOVED | GR_NEED_MASTER | GR_NEED_DIRECTION |
-           (reg->no_first ? 0 : GR_NEED_FIRST) | (copies || zeroes ? GR_NEED_GRADS : 0);
+           needs_first(reg) | (copies || zeroes ? GR_NEED_GRADS : GR_SEES_GRADS);
+}
+
+/* Ranks that each hold everything, or leave something out, would make every norm wrong. Looked at
+ * where it can be read without waiting. */
+static gradreg_status check_held(const gradreg_regularizer *reg)
+{
+    const double *held = gr_sum_row(&reg->work.step, GR_SUM_HELD);
+    for (size_t b = 0; reg->ops->host_reads && b < reg->table.bin_count; b++)
+        GR_REQUIRE(
+            held[b] == reg->table.bins[b].elements,
+            "buffers: ranks hold %.0f elements of layer %d together, its segments have %.0f: "
+            "shards must cover each once (copies are REPLICA; plain data parallel is "
+            "world = 1 with averaged gradients)",
+            held[b], reg->table.bins[b].layer, reg->table.bins[b].elements);
+    return GRADREG_OK;
 }
 
 gradreg_status gradreg_i_regularizer_measure(gradreg_regularizer *reg, int with_weights)
@@ -140,13 +166,15 @@ gradreg_status gradreg_i_regularizer_measure(gradreg_regularizer *reg, int with_
     const gradreg_regularizer_params *p = options_of(reg);
     gr_work *work = &reg->work;
     const int steps = gradreg_i_regularizer_extra_passes(reg) > 0;
+    GR_TRY(reg->ops->count_held(work));
     GR_TRY(reg->ops->squares(work, GR_SOURCE_FIRST, GR_SUM_FIRST));
     if (p->direction != GRADREG_DIRECTION_GRADIENT)
         GR_TRY(reg->ops->squares(work, GR_SOURCE_DIRECTION, GR_SUM_DIRECTION));
     if (with_weights || (steps && p->step == GRADREG_STEP_RELATIVE))
         GR_TRY(reg->ops->squares(work, GR_SOURCE_WEIGHTS, GR_SUM_WEIGHTS));
-    return gradreg_i_regularizer_reduce(reg, GR_SUM_MASTER, GR_SUM_FIRST_END,
-                                        "(nothing has moved)");
+    GR_TRY(gradreg_i_regularizer_reduce(reg, GR_SUM_MASTER, GR_SUM_FIRST_END,
+                                        "(nothing has moved)"));
+    return check_held(reg);
 }
 
 /* A new step's sums. What inject has measured for it stays. */
@@ -181,15 +209,19 @@ static gradreg_status perturb(gradreg_regularizer *reg, void *task)
             options_of(reg)->interval);
     GR_TRY(gradreg_i_regularizer_spans(reg, &b, task,
                                        gradreg_i_regularizer_needs_at_perturb(reg)));
+    GR_REQUIRE(
+        !reg->work.noisy || !b.verify_master,
+        "buffers.verify_master is 1 with the noise in: only clean weights can be compared, "
+        "set it for inject_noise");
+    gr_decision_input input = input_of(&b);
     GR_TRY(clear_step(reg));
     if (!reg->work.noisy)
-        GR_TRY(verify_master(reg, &b, GR_SUM_MASTER));
+        GR_TRY(verify_master(reg, &b, GR_SUM_MASTER, &input.verified));
     GR_TRY(gradreg_i_regularizer_measure(reg, 0));
-    const gr_decision_input input = input_of(&b);
     GR_TRY(reg->ops->decide(&reg->work, GR_DECIDE_PERTURB, &input));
     note_absent_first(reg);
     GR_TRY(reg->ops->perturb(&reg->work));
-    reg->verified_master = 1;
+    note_verified(reg);
     reg->losses_expected = 0;
     reg->state = GR_STATE_PERTURBED;
     return GRADREG_OK;
@@ -249,7 +281,8 @@ static gradreg_status mirror(gradreg_regularizer *reg, void *task)
     GR_TRY(gradreg_i_regularizer_expect(reg, GR_STATE_PERTURBED, GR_STATE_PERTURBED));
     GR_TRY(gradreg_i_regularizer_spans(reg, &b, task,
                                        GR_NEED_PARAMS | GR_NEED_MOVED | GR_NEED_MASTER |
-                                           GR_NEED_DIRECTION | GR_NEED_GRADS | GR_NEED_FIRST));
+                                           GR_NEED_DIRECTION | GR_NEED_GRADS |
+                                           needs_first(reg)));
     GR_TRY(find_first(reg));
     GR_TRY(reg->ops->squares(&reg->work, GR_SOURCE_SECOND, GR_SUM_PLUS));
     note_absent(reg, GR_ABSENT_PLUS);
@@ -270,7 +303,8 @@ static gradreg_status check_places(const gradreg_regularizer *reg)
     for (size_t i = 0; i < reg->table.segment_count; i++) {
         const gr_segment *s = &reg->table.segments[i];
         const gr_span *span = &reg->work.spans[i];
-        const int had = reg->no_first || (span->absent & GR_ABSENT_FIRST) == 0;
+        const int had =
+            (span->absent & (reg->no_first ? GR_ABSENT_PLUS : GR_ABSENT_FIRST)) == 0;
         GR_REQUIRE(
             s->begin == s->end || (s->flags & GR_SEGMENT_FROZEN) != 0 || span->grads != NULL ||
                 !had,
@@ -303,7 +337,7 @@ static gradreg_status finish(gradreg_regularizer *reg, int read)
         "(the step is complete, theta is restored, only its terms are NaN)");
     GR_TRY(reg->ops->decide(&reg->work, GR_DECIDE_FINISH, &input));
     if (status != GRADREG_OK)
-        (void)reg->ops->decide(&reg->work, GR_DECIDE_CLEAR_TERMS, &input);
+        (void)reg->ops->decide(&reg->work, GR_DECIDE_VOID_TERMS, &input);
     return status;
 }
 
@@ -315,7 +349,7 @@ static gradreg_status combine_two(gradreg_regularizer *reg, const gradreg_buffer
     GR_TRY(gradreg_i_regularizer_expect(reg, expected, expected));
     GR_TRY(gradreg_i_regularizer_spans(reg, &b, caller,
                                        in_place_needs(reg) | GR_NEED_DIRECTION | GR_NEED_GRADS |
-                                           GR_NEED_FIRST));
+                                           needs_first(reg)));
     GR_TRY(find_first(reg));
     GR_TRY(check_places(reg));
     GR_TRY(reg->ops->squares(&reg->work, GR_SOURCE_SECOND, GR_SUM_SECOND));
@@ -334,7 +368,7 @@ static gradreg_status combine_kept(gradreg_regularizer *reg, const gradreg_buffe
     GR_TRY(gradreg_i_regularizer_expect(reg, GR_STATE_IDLE, GR_STATE_NOISY));
     GR_TRY(gradreg_i_regularizer_spans(reg, &b, caller,
                                        in_place_needs(reg) | GR_NEED_DIRECTION | GR_NEED_GRADS |
-                                           GR_NEED_FIRST));
+                                           needs_first(reg)));
     GR_TRY(clear_step(reg));
     GR_TRY(gradreg_i_regularizer_measure(reg, 0));
     note_absent_first(reg);
@@ -365,12 +399,13 @@ static gradreg_status fallback(gradreg_regularizer *reg, void *task)
     gradreg_buffers b;
     GR_TRY(gradreg_i_regularizer_expect(reg, GR_STATE_PERTURBED, GR_STATE_MIRRORED));
     GR_TRY(gradreg_i_regularizer_spans(reg, &b, task,
-                                       in_place_needs(reg) | GR_NEED_GRADS | GR_NEED_FIRST));
+                                       in_place_needs(reg) | GR_NEED_GRADS | needs_first(reg)));
     GR_TRY(find_first(reg));
     GR_TRY(check_places(reg));
     GR_TRY(gradreg_i_regularizer_reduce(reg, GR_SUM_FIRST_END, GR_SUM_SECOND_END,
                                         "(nothing has been written, theta stays perturbed)"));
-    const gr_decision_input input = input_of(&b);
+    gr_decision_input input = input_of(&b);
+    input.mirrored = reg->state == GR_STATE_MIRRORED;
     GR_TRY(reg->ops->decide(&reg->work, GR_DECIDE_FALLBACK, &input));
     reg->losses_expected = 0;
     return finish(reg, GR_READ_FIRST);

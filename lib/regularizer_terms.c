@@ -4,6 +4,7 @@
  * the caller's backend memory, and remarks in the log. */
 #include "regularizer.h"
 
+#include <stdint.h>
 #include <string.h>
 
 #include "params.h"
@@ -57,10 +58,11 @@ static gradreg_status read_terms(gradreg_regularizer *reg, void *task)
     if (r->layer_count > 0)
         GR_TRY(gradreg_i_struct_check(r->layers, sizeof(gradreg_terms), "layers[0]"));
     const size_t stride = r->layer_count > 0 ? r->layers->struct_size : 0;
-    for (size_t l = 1; l < r->layer_count; l++) {
-        gradreg_terms *at = (gradreg_terms *)(void *)((char *)r->layers + l * stride);
-        at->struct_size = r->layers->struct_size;
-    }
+    GR_REQUIRE(stride % _Alignof(gradreg_terms) == 0,
+               "layers[0].struct_size is %zu, must be a multiple of %zu", stride,
+               _Alignof(gradreg_terms));
+    for (size_t l = 1; l < r->layer_count; l++) /* a stride may be odd */
+        memcpy((char *)r->layers + l * stride, r->layers, sizeof(r->layers->struct_size));
     if (r->total != NULL)
         GR_TRY(read_row(reg, r->total, -1));
     for (size_t l = 0; l < r->layer_count; l++)
@@ -88,6 +90,8 @@ gradreg_status gradreg_regularizer_terms_enqueue(gradreg_regularizer *reg, doubl
 {
     GR_ENTER();
     GR_REQUIRE_POINTER(out);
+    GR_REQUIRE((uintptr_t)out % sizeof(*out) == 0,
+               "argument 'out' is %p, must be aligned to %zu bytes", (void *)out, sizeof(*out));
     return gradreg_i_regularizer_call(reg, enqueue, out);
 }
 

@@ -99,7 +99,6 @@ GR_FN void gr_weigh(const gr_step *s)
     }
     const double unclip = gr_along_gradient(s) ? c->first_factor : 1.0;
     c->w_norm = sqrt(w);
-    c->direction_norm = sqrt(u) / unclip;
     c->w_plain_norm = c->w_norm / unclip;
     c->nu = s->options.penalty == GRADREG_PENALTY_NORM
                 ? sqrt(s->options.depth == GRADREG_DEPTH_ON_PENALTY ? weighted : u)
@@ -130,7 +129,9 @@ GR_FN void gr_decide_first(const gr_step *s, const float *grad_scale)
     c->first_factor =
         c->first_usable ? gr_clip_factor(s->options.clip_first, c->first_norm) : 1.0;
     c->flags = c->first_usable ? 0 : GRADREG_FLAG_NON_FINITE_FIRST;
-    c->had_second = c->dropped = c->noise_update = c->reuses = 0;
+    c->had_second = c->mirrored = c->dropped = c->noise_update = c->reuses = 0;
+    if (!c->noise_in)
+        c->draw_step = c->step;
     c->second_usable = 1;
     c->non_finite_second = 0.0;
     c->slope = c->applied_cosine = gr_nan();
@@ -192,12 +193,19 @@ GR_FN void gr_step_lengths(const gr_step *s)
     c->moves = finite && c->delta_norm > 0.0;
 }
 
-GR_FN void gr_decide_perturb(const gr_step *s, const float *grad_scale)
+/* What a check of the master weights found; it holds until the next check. */
+GR_FN void gr_note_master(const gr_step *s, int row, int verified)
+{
+    if (verified)
+        s->control->master_bad = gr_sum_total(s, row) != 0.0;
+}
+
+GR_FN void gr_decide_perturb(const gr_step *s, const float *grad_scale, int verified)
 {
     gr_control *c = s->control;
     gr_decide_first(s, grad_scale);
-    c->master_usable =
-        (!c->noise_in || c->master_usable) && gr_sum_total(s, GR_SUM_MASTER) == 0.0;
+    gr_note_master(s, GR_SUM_MASTER, verified);
+    c->master_usable = !c->master_bad;
     if (!c->master_usable)
         c->flags |= GRADREG_FLAG_MASTER_MISMATCH;
     if (c->first_usable && c->master_usable && c->w_norm > 0.0 && c->nu > 0.0)
@@ -226,12 +234,14 @@ GR_FN double gr_noise_length(const gr_step *s, int bin, int noise_index)
     return noise->scale * s->noise_length[noise_index];
 }
 
-GR_FN void gr_decide_noise(const gr_step *s)
+GR_FN void gr_decide_noise(const gr_step *s, int verified)
 {
     gr_control *c = s->control;
     int noise_index = 0;
+    gr_note_master(s, GR_SUM_NOISE_MASTER, verified);
     c->noise_in = 1;
-    c->master_usable = gr_sum_total(s, GR_SUM_NOISE_MASTER) == 0.0;
+    c->draw_step = c->step;
+    c->master_usable = !c->master_bad;
     for (int b = 0; b < s->bin_count; b++) {
         gr_coefficients *k = &s->coefficients[b];
         k->noise = 0.0f;
@@ -301,9 +311,6 @@ GR_FN void gr_decide_second_norms(const gr_step *s)
         gr_sum_total(s, GR_SUM_SECOND_BAD) + (central ? gr_sum_total(s, GR_SUM_PLUS_BAD) : 0.0);
     const double second = gr_norm_with_unseen(s, GR_SUM_SECOND);
     const double plus = central ? gr_norm_with_unseen(s, GR_SUM_PLUS) : second;
-    c->second_norm = sqrt(gr_sum_seen(s, GR_SUM_SECOND, 1)) / fabs(c->grad_scale);
-    c->plus_norm =
-        central ? sqrt(gr_sum_seen(s, GR_SUM_PLUS, 1)) / fabs(c->grad_scale) : gr_nan();
     c->second_usable =
         c->non_finite_second == 0.0 && gr_is_finite(second) && gr_is_finite(plus);
     c->second_factor = c->second_usable ? gr_clip_factor(clip, second) : 1.0;
@@ -335,7 +342,7 @@ GR_FN double gr_applied_cosine(const gr_step *s, int applied_row, int layer, int
 GR_FN double gr_smaller_applied_cosine(const gr_step *s, int layer, int all)
 {
     const double forward = gr_applied_cosine(s, GR_SUM_APPLIED, layer, all);
-    if (s->options.difference != GRADREG_DIFFERENCE_CENTRAL)
+    if (!s->control->mirrored)
         return forward;
     return gr_smaller(gr_applied_cosine(s, GR_SUM_MIRROR_APPLIED, layer, all), forward);
 }
@@ -345,7 +352,7 @@ GR_FN double gr_smaller_applied_cosine(const gr_step *s, int layer, int all)
 GR_FN double gr_kappa(const gr_step *s, int bin)
 {
     const gr_bin *b = &s->bins[bin];
-    if ((b->flags & GR_SEGMENT_REGULARIZED) == 0 || (b->flags & GR_SEGMENT_FROZEN) != 0)
+    if ((b->flags & GR_SEGMENT_REGULARIZED) == 0)
         return 0.0;
     return s->options.depth == GRADREG_DEPTH_ON_PENALTY
                ? s->control->lambda
@@ -426,6 +433,7 @@ GR_FN void gr_decide_combine(const gr_step *s)
 {
     gr_control *c = s->control;
     c->had_second = 1;
+    c->mirrored = s->options.difference == GRADREG_DIFFERENCE_CENTRAL;
     gr_decide_second_norms(s);
     c->applied_cosine = gr_smaller_applied_cosine(s, 0, 1);
     gr_note_slope(s);
@@ -465,9 +473,10 @@ GR_FN void gr_decide_combine(const gr_step *s)
     c->has_kept = s->options.interval > 1;
 }
 
-GR_FN void gr_decide_fallback(const gr_step *s)
+GR_FN void gr_decide_fallback(const gr_step *s, int mirrored)
 {
     gr_control *c = s->control;
+    c->mirrored = mirrored;
     c->applied_cosine = gr_smaller_applied_cosine(s, 0, 1);
     gr_write_first(s, c->first_factor);
 }
@@ -476,7 +485,7 @@ GR_FN void gr_decide_reuse(const gr_step *s, const float *grad_scale)
 {
     gr_control *c = s->control;
     gr_decide_first(s, grad_scale);
-    c->master_usable = !c->noise_in || c->master_usable;
+    c->master_usable = !c->noise_in || !c->master_bad;
     c->reuses = 1;
     c->delta_norm = c->epsilon_effective = gr_nan();
     c->noise_update = c->first_usable && s->options.noise.rule != GRADREG_NOISE_OFF;

@@ -9,45 +9,6 @@
 #include "gradreg.h"
 #include "table.h"
 
-/* Rows of sums; one double per bin and row. Ranges that travel together stand together. */
-enum gr_sum {
-    GR_SUM_NOISE_WEIGHTS, /* theta theta on noise segments */
-    GR_SUM_NOISE_MASTER,  /* elements with params != round(master), found by inject_noise */
-    GR_SUM_INJECT_END,
-    GR_SUM_MASTER = GR_SUM_INJECT_END, /* the same, found by perturb */
-    GR_SUM_FIRST,                      /* g1 g1 as stored, loss scale included */
-    GR_SUM_FIRST_BAD,                  /* elements that are not finite */
-    GR_SUM_DIRECTION,                  /* v v on perturbed segments */
-    GR_SUM_DIRECTION_BAD,
-    GR_SUM_WEIGHTS, /* theta theta on perturbed segments */
-    GR_SUM_FIRST_END,
-    GR_SUM_PLUS = GR_SUM_FIRST_END, /* g+ g+ */
-    GR_SUM_PLUS_BAD,
-    GR_SUM_SECOND, /* g2 g2, or g- g- */
-    GR_SUM_SECOND_BAD,
-    GR_SUM_APPLIED, /* the step as applied: squares, along u, along g1, changed, saturated */
-    GR_SUM_ALONG,
-    GR_SUM_SLOPE,
-    GR_SUM_CHANGED,
-    GR_SUM_MOVE_SATURATED,
-    GR_SUM_MIRROR_APPLIED, /* the same five for theta - delta */
-    GR_SUM_MIRROR_ALONG,
-    GR_SUM_MIRROR_SLOPE,
-    GR_SUM_MIRROR_CHANGED,
-    GR_SUM_MIRROR_SATURATED,
-    GR_SUM_SECOND_END,
-    GR_SUM_COMBINE = GR_SUM_SECOND_END,            /* GR_COMBINE_SUMS rows, then saturated */
-    GR_SUM_COMBINE_SATURATED = GR_SUM_COMBINE + 6, /* + GR_COMBINE_SUMS */
-    GR_SUM_NOISE_APPLIED,                          /* the five for the noise */
-    GR_SUM_NOISE_ALONG,
-    GR_SUM_NOISE_SLOPE,
-    GR_SUM_NOISE_CHANGED,
-    GR_SUM_NOISE_SATURATED,
-    GR_SUM_ABSENT, /* segments without a gradient, over the passes */
-    GR_SUM_COMBINE_END,
-    GR_SUM_ROWS = GR_SUM_COMBINE_END
-};
-
 /* Sums of a move, in the order of GR_SUM_APPLIED and its likes. */
 enum { GR_MOVE_APPLIED, GR_MOVE_ALONG, GR_MOVE_SLOPE, GR_MOVE_SUMS };
 
@@ -72,6 +33,46 @@ enum {
     GR_COMBINE_STORED, /* (stored g_hat - a) D */
     GR_COMBINE_CROSS,  /* g1 g2, or g+ g- */
     GR_COMBINE_SUMS
+};
+
+/* Rows of sums; one double per bin and row. Ranges that travel together stand together. */
+enum gr_sum {
+    GR_SUM_NOISE_WEIGHTS, /* theta theta on noise segments */
+    GR_SUM_NOISE_MASTER,  /* elements with params != round(master), found by inject_noise */
+    GR_SUM_INJECT_END,
+    GR_SUM_MASTER = GR_SUM_INJECT_END, /* the same, found by perturb */
+    GR_SUM_FIRST,                      /* g1 g1 as stored, loss scale included */
+    GR_SUM_FIRST_BAD,                  /* elements that are not finite */
+    GR_SUM_DIRECTION,                  /* v v on perturbed segments */
+    GR_SUM_DIRECTION_BAD,
+    GR_SUM_WEIGHTS, /* theta theta on perturbed segments */
+    GR_SUM_HELD,    /* elements that ranks hold, replicas left out */
+    GR_SUM_FIRST_END,
+    GR_SUM_PLUS = GR_SUM_FIRST_END, /* g+ g+ */
+    GR_SUM_PLUS_BAD,
+    GR_SUM_SECOND, /* g2 g2, or g- g- */
+    GR_SUM_SECOND_BAD,
+    GR_SUM_APPLIED, /* the step as applied: squares, along u, along g1, changed, saturated */
+    GR_SUM_ALONG,
+    GR_SUM_SLOPE,
+    GR_SUM_CHANGED,
+    GR_SUM_MOVE_SATURATED,
+    GR_SUM_MIRROR_APPLIED, /* the same five for theta - delta */
+    GR_SUM_MIRROR_ALONG,
+    GR_SUM_MIRROR_SLOPE,
+    GR_SUM_MIRROR_CHANGED,
+    GR_SUM_MIRROR_SATURATED,
+    GR_SUM_SECOND_END,
+    GR_SUM_COMBINE = GR_SUM_SECOND_END, /* GR_COMBINE_SUMS rows, then saturated */
+    GR_SUM_COMBINE_SATURATED = GR_SUM_COMBINE + GR_COMBINE_SUMS,
+    GR_SUM_NOISE_APPLIED, /* the five for the noise */
+    GR_SUM_NOISE_ALONG,
+    GR_SUM_NOISE_SLOPE,
+    GR_SUM_NOISE_CHANGED,
+    GR_SUM_NOISE_SATURATED,
+    GR_SUM_ABSENT, /* segments without a gradient, over the passes */
+    GR_SUM_COMBINE_END,
+    GR_SUM_ROWS = GR_SUM_COMBINE_END
 };
 
 typedef struct gr_coefficients {
@@ -103,12 +104,12 @@ typedef struct gr_control {
     uint64_t dropped_steps;
     int32_t has_noise_direction;
     int32_t has_kept;
+    int32_t master_bad; /* the last check found params != round(master) */
     /* this step: decided before the first write */
     double grad_scale;
     double lambda; /* strength * t(step) */
     double epsilon_used;
     double first_norm, first_factor;
-    double direction_norm;       /* ||u|| without clip */
     double w_norm, w_plain_norm; /* with and without clip */
     double nu;
     double delta_norm, epsilon_effective;
@@ -116,11 +117,12 @@ typedef struct gr_control {
     int32_t flags;
     double non_finite_first;
     /* this step: decided before combine writes */
-    double plus_norm, second_norm, plus_factor, second_factor, common_factor;
+    double plus_factor, second_factor, common_factor;
     double non_finite_second;
     double applied_cosine;
     double slope; /* <g1, theta' - theta> */
-    int32_t second_usable, dropped, had_second, noise_in, noise_update, reuses;
+    int32_t second_usable, dropped, had_second, mirrored, noise_in, noise_update, reuses;
+    uint64_t draw_step; /* of this step's random numbers, noise included */
 } gr_control;
 
 /* A view of all that, by value. */

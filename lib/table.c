@@ -110,10 +110,9 @@ static void sift_down(uint64_t *heap, size_t root, size_t count, gr_before befor
 }
 
 /* Heap sort: qsort may allocate behind the caller's allocator. */
-void gradreg_i_table_sort(const gr_table *t, gr_before before, const void *keys)
+void gradreg_i_table_sort(const gr_table *t, size_t count, gr_before before, const void *keys)
 {
     uint64_t *order = t->order;
-    const size_t count = t->segment_count;
     for (size_t i = 0; i < count; i++)
         order[i] = i;
     for (size_t i = count / 2; i-- > 0;)
@@ -135,10 +134,13 @@ static int offset_before(const void *keys, uint64_t a, uint64_t b)
 /* A table whose offsets are all 0 is meant for a pointer per segment: nothing to compare. */
 static int has_offsets(const gradreg_segment *s, size_t count)
 {
-    for (size_t i = 0; i < count; i++)
+    size_t at_zero = 0;
+    for (size_t i = 0; i < count; i++) {
         if (s[i].offset != 0)
             return 1;
-    return 0;
+        at_zero += s[i].count > 0;
+    }
+    return at_zero <= 1;
 }
 
 static gradreg_status check_overlaps(gr_table *t, const gradreg_segment *s)
@@ -148,7 +150,7 @@ static gradreg_status check_overlaps(gr_table *t, const gradreg_segment *s)
     t->no_offsets = !has_offsets(s, t->segment_count);
     if (t->no_offsets)
         return GRADREG_OK;
-    gradreg_i_table_sort(t, offset_before, s);
+    gradreg_i_table_sort(t, t->segment_count, offset_before, s);
     for (size_t k = 0; k < t->segment_count; k++) {
         const uint64_t i = t->order[k];
         if (s[i].count == 0)
@@ -310,6 +312,7 @@ static uint64_t hash_of(const gr_table *t, const gradreg_regularizer_params *p)
     for (size_t i = 0; i < t->segment_count; i++) {
         const gr_segment *s = &t->segments[i];
         const uint64_t fields[] = { s->offset,
+                                    s->shard_begin,
                                     s->count,
                                     s->capacity,
                                     s->role,
@@ -320,7 +323,8 @@ static uint64_t hash_of(const gr_table *t, const gradreg_regularizer_params *p)
         for (size_t k = 0; k < sizeof(fields) / sizeof(*fields); k++)
             h = mix(h, fields[k]);
     }
-    const uint64_t fields[] = { (uint64_t)p->layer_count, (uint64_t)p->interval,
+    const uint64_t fields[] = { p->slice_begin,           p->slice_count,
+                                (uint64_t)p->layer_count, (uint64_t)p->interval,
                                 (uint64_t)p->noise.rule,  p->adaptive.a_max > 0,
                                 (uint64_t)p->rank,        (uint64_t)p->world };
     for (size_t k = 0; k < sizeof(fields) / sizeof(*fields); k++)
@@ -332,7 +336,8 @@ static uint64_t hash_of(const gr_table *t, const gradreg_regularizer_params *p)
 
 size_t gradreg_i_table_bytes(size_t segment_count)
 {
-    return segment_count * (sizeof(gr_segment) + sizeof(gr_bin) + sizeof(uint64_t));
+    return segment_count *
+           (sizeof(gr_segment) + sizeof(gr_bin) + GR_TABLE_KEYS * sizeof(uint64_t));
 }
 
 static void start(gr_table *t, void *memory, size_t segment_count)
@@ -395,9 +400,16 @@ gradreg_status gradreg_i_table_build(gr_table *t, void *memory, const gradreg_se
                                      const double *multipliers)
 {
     int32_t noise_segments = 0;
+    uint64_t elements = 0;
     start(t, memory, segment_count);
-    for (size_t i = 0; i < segment_count; i++)
+    for (size_t i = 0; i < segment_count; i++) {
         GR_TRY(read_segment(t, &segments[i], i, p, multipliers));
+        elements += segments[i].count;
+        /* So that no sum of bytes can overflow. */
+        GR_REQUIRE(elements <= UINT64_C(1) << 58,
+                   "segments[%zu]: count %llu brings the table to more than 2^58 elements", i,
+                   (unsigned long long)segments[i].count);
+    }
     GR_TRY(check_overlaps(t, segments));
     GR_TRY(check_slice(t, p));
     for (size_t i = 0; i < segment_count; i++) {

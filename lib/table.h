@@ -65,6 +65,9 @@ typedef struct gr_storage {
     uint64_t clean, first, plus, kept, noise;
 } gr_storage;
 
+/* Kinds of buffers that a segment can be in. */
+enum { GR_TABLE_KEYS = 6 };
+
 typedef struct gr_table {
     gr_segment *segments;
     size_t segment_count;
@@ -73,7 +76,7 @@ typedef struct gr_table {
     gr_piece *pieces;
     size_t piece_count, piece_capacity;
     uint64_t block_count, block_capacity;
-    uint64_t *order; /* scratch of gradreg_i_table_sort: segment numbers */
+    uint64_t *order; /* scratch of gradreg_i_table_sort: GR_TABLE_KEYS per segment */
     int no_offsets;  /* all offsets are 0: for a pointer per segment only */
     gr_storage storage;
     uint64_t parameter_count;
@@ -84,7 +87,7 @@ typedef struct gr_table {
     int placed;
 } gr_table;
 
-/* Bytes of the arrays below, for gr_table_carve. */
+/* Bytes of the arrays above without the pieces, and of the pieces. */
 size_t gradreg_i_table_bytes(size_t segment_count);
 size_t gradreg_i_table_piece_bytes(const gr_table *table);
 
@@ -96,9 +99,11 @@ gradreg_status gradreg_i_table_build(gr_table *table, void *memory,
 /* Gives the table its pieces' memory (gradreg_i_table_piece_bytes). */
 void gradreg_i_table_attach_pieces(gr_table *table, void *memory);
 
-/* Segment numbers into table->order, by keys. Allocates nothing. */
+/* The numbers below count (at most GR_TABLE_KEYS per segment) into table->order, by keys. Allocates
+ * nothing. */
 typedef int (*gr_before)(const void *keys, uint64_t a, uint64_t b);
-void gradreg_i_table_sort(const gr_table *table, gr_before before, const void *keys);
+void gradreg_i_table_sort(const gr_table *table, size_t count, gr_before before,
+                          const void *keys);
 
 /* INVALID_ARGUMENT unless this slice and the segments' shards are the same elements. */
 gradreg_status gradreg_i_table_same_part(const gr_table *table, uint64_t slice_begin,

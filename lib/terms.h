@@ -218,8 +218,7 @@ GR_FN void gr_finish_step(const gr_step *s)
     c->step++;
     if (gr_sum_total(s, GR_SUM_MOVE_SATURATED) + gr_sum_total(s, GR_SUM_COMBINE_SATURATED) >
             0.0 ||
-        (s->options.difference == GRADREG_DIFFERENCE_CENTRAL &&
-         gr_sum_total(s, GR_SUM_MIRROR_SATURATED) > 0.0) ||
+        (c->mirrored && gr_sum_total(s, GR_SUM_MIRROR_SATURATED) > 0.0) ||
         (c->noise_in && gr_sum_total(s, GR_SUM_NOISE_SATURATED) > 0.0))
         c->flags |= GRADREG_FLAG_SATURATED;
     if (gr_sum_total(s, GR_SUM_ABSENT) > 0.0)
@@ -237,8 +236,16 @@ GR_FN void gr_finish_step(const gr_step *s)
     c->noise_in = 0;
 }
 
-/* No report yet, or one that ranks failed to agree on. */
-GR_FN void gr_clear_terms(const gr_step *s, uint64_t step)
+/* A report that ranks failed to agree on: step and flags stay. */
+GR_FN void gr_void_terms(const gr_step *s)
+{
+    for (int l = 0; l <= s->options.layer_count; l++)
+        for (int i = 0; i < GR_TERM_DOUBLES; i++)
+            s->terms[(size_t)l * GRADREG_TERMS_COLUMNS + (size_t)i] = gr_nan();
+}
+
+/* No report yet. */
+GR_FN void gr_clear_terms(const gr_step *s)
 {
     for (int l = 0; l <= s->options.layer_count; l++) {
         double *t = s->terms + (size_t)l * GRADREG_TERMS_COLUMNS;
@@ -246,14 +253,14 @@ GR_FN void gr_clear_terms(const gr_step *s, uint64_t step)
             t[i] = gr_nan();
         for (int i = GR_TERM_DOUBLES; i < GRADREG_TERMS_COLUMNS; i++)
             t[i] = 0.0;
-        t[GR_TERM_STEP] = (double)step;
     }
 }
 
 GR_FN void gr_note_losses(const gr_step *s, const float *first, const float *second)
 {
+    const double slope = s->control->slope;
     s->terms[GR_TERM_FIRST_ORDER_RATIO] =
-        ((double)*second - (double)*first) / s->control->slope;
+        slope != 0.0 ? ((double)*second - (double)*first) / slope : gr_nan();
 }
 
 #endif

@@ -50,6 +50,18 @@ static void note_found(const gr_work *work, const gr_decision_input *input)
         *input->found_inf = 1.0f;
 }
 
+static gradreg_status count_held(gr_work *work)
+{
+    const gr_table *table = work->table;
+    double *row = row_at(work, GR_SUM_HELD);
+    memset(row, 0, (size_t)work->step.bin_count * sizeof(double));
+    for (size_t i = 0; i < table->segment_count; i++)
+        if ((table->segments[i].flags & GR_SEGMENT_REPLICA) == 0)
+            row[table->segments[i].bin] +=
+                (double)(table->segments[i].end - table->segments[i].begin);
+    return GRADREG_OK;
+}
+
 static void decide_candidate(const gr_step *s, double epsilon)
 {
     s->control->epsilon_used = epsilon;
@@ -62,17 +74,18 @@ static gradreg_status decide(gr_work *work, enum gr_decision which,
     const gr_step *s = &work->step;
     gr_control *c = s->control;
     switch (which) {
-    case GR_DECIDE_NOISE: gr_decide_noise(s); break;
-    case GR_DECIDE_PERTURB: gr_decide_perturb(s, input->grad_scale); break;
+    case GR_DECIDE_NOISE: gr_decide_noise(s, input->verified); break;
+    case GR_DECIDE_PERTURB: gr_decide_perturb(s, input->grad_scale, input->verified); break;
     case GR_DECIDE_CANDIDATE: decide_candidate(s, input->value); break;
     case GR_DECIDE_FIDELITY:
         c->applied_cosine = gr_applied_cosine(s, GR_SUM_APPLIED, 0, 1);
         break;
     case GR_DECIDE_COMBINE: gr_decide_combine(s); break;
-    case GR_DECIDE_FALLBACK: gr_decide_fallback(s); break;
+    case GR_DECIDE_FALLBACK: gr_decide_fallback(s, input->mirrored); break;
     case GR_DECIDE_REUSE: gr_decide_reuse(s, input->grad_scale); break;
     case GR_DECIDE_FINISH: gr_finish_step(s); break;
-    case GR_DECIDE_CLEAR_TERMS: gr_clear_terms(s, input->step); break;
+    case GR_DECIDE_CLEAR_TERMS: gr_clear_terms(s); break;
+    case GR_DECIDE_VOID_TERMS: gr_void_terms(s); break;
     case GR_DECIDE_ABANDON: c->noise_in = 0; break;
     case GR_DECIDE_LOSSES: gr_note_losses(s, input->losses[0], input->losses[1]); break;
     case GR_DECIDE_STRENGTH: c->strength = input->value; break;
@@ -95,6 +108,7 @@ const gr_backend_ops gradreg_cpu_backend = {
     .zero = zero,
     .squares = gradreg_cpu_squares,
     .verify_master = gradreg_cpu_verify_master,
+    .count_held = count_held,
     .inject = gradreg_cpu_inject,
     .perturb = gradreg_cpu_perturb,
     .rehearse = gradreg_cpu_rehearse,

@@ -37,11 +37,13 @@ static void keep_noise_direction(const gr_cpu_block *b, const void *first)
 static int writes_plainly(const gr_cpu_block *b, void *out, const void *first)
 {
     const size_t bytes = b->n * gr_cpu_size(b->segment->grad_type);
-    if (b->coefficients->write == GR_WRITE_ZERO)
+    const int no_product = b->coefficients->write == GR_WRITE_PRODUCT && b->span->absent != 0;
+    if (b->coefficients->write == GR_WRITE_ZERO || no_product)
         memset(out, 0, bytes);
     else if (b->coefficients->write == GR_WRITE_RAW && out != first)
         memcpy(out, first, bytes);
-    return b->coefficients->write == GR_WRITE_ZERO || b->coefficients->write == GR_WRITE_RAW;
+    return b->coefficients->write == GR_WRITE_ZERO || b->coefficients->write == GR_WRITE_RAW ||
+           no_product;
 }
 
 static void fill_block(const gr_cpu_block *b, gr_combine_block *c, int read, float *direction)
@@ -57,8 +59,7 @@ static void fill_block(const gr_cpu_block *b, gr_combine_block *c, int read, flo
         c->direction = (b->segment->flags & GR_SEGMENT_PERTURBED) != 0
                            ? gradreg_cpu_direction(b, direction)
                            : zeros;
-    c->write =
-        b->span->absent != 0 && k->write == GR_WRITE_CORRECTED ? GR_WRITE_FIRST : k->write;
+    c->write = k->write;
     c->first_factor = k->first;
     c->second_factor = k->second;
     c->plus_factor = k->plus;
@@ -73,8 +74,11 @@ static void fill_block(const gr_cpu_block *b, gr_combine_block *c, int read, flo
     }
 }
 
+/* A segment without a gradient in some pass has no difference: it keeps a. */
 static int block_read(const gr_cpu_block *b, int read)
 {
+    if (b->span->absent != 0)
+        return GR_READ_FIRST;
     if ((b->segment->flags & GR_SEGMENT_SEEN) == 0 && read != GR_READ_KEPT)
         return GR_READ_FIRST;
     if (read == GR_READ_KEPT && (b->segment->flags & GR_SEGMENT_KEEPS) == 0)

@@ -34,8 +34,8 @@ typedef struct gr_move_block {
     int32_t streaming;
 } gr_move_block;
 
-/* What becomes of the gradient. Any GR_READ_ mode goes with any of the first three GR_WRITE_ modes,
- * except PRODUCT with KEPT. */
+/* What becomes of the gradient: the first three GR_WRITE_ modes. CORRECTED needs a second gradient or
+ * a kept difference, PRODUCT a second gradient; with GR_READ_FIRST all write a. */
 typedef struct gr_combine_block {
     const void *first;      /* G */
     const void *second;     /* G, may be out */

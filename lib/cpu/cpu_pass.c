@@ -89,11 +89,15 @@ static void fold_row(void *task, size_t row)
     double *out =
         work->step.sums + ((size_t)walk->first_row + row) * (size_t)work->step.bin_count;
 
+    /* A copy that this rank must not overwrite counts, whoever else has it. */
+    const int every_copy =
+        walk->first_row == GR_SUM_MASTER || walk->first_row == GR_SUM_NOISE_MASTER;
+
     for (int b = 0; b < work->step.bin_count; b++)
         out[b] = 0.0;
     for (size_t i = 0; i < table->segment_count; i++) {
         const gr_segment *s = &table->segments[i];
-        if (s->block_count > 0 && (s->flags & GR_SEGMENT_REPLICA) == 0)
+        if (s->block_count > 0 && ((s->flags & GR_SEGMENT_REPLICA) == 0 || every_copy))
             out[s->bin] += gr_tree_blocks_strided(
                 work->block_sums + row * table->block_capacity + s->first_block, s->block_count,
                 1);
@@ -103,6 +107,20 @@ static void fold_row(void *task, size_t row)
             out[b] *= walk->unit(&work->step.coefficients[b], (int)row);
 }
 
+/* Work that is done before a thread has woken up stays here. In blocks. */
+enum { SMALL_WALK = 16, SMALL_FOLD = 8192 };
+
+static void spread(const gr_work *work, size_t count, uint64_t small,
+                   void (*body)(void *task, size_t index), void *task)
+{
+    if (work->table->block_count > small) {
+        gradreg_i_parallel(work->context, count, body, task);
+        return;
+    }
+    for (size_t i = 0; i < count; i++)
+        body(task, i);
+}
+
 void gradreg_cpu_pass(gr_work *work, gr_cpu_body body, int argument, int rows, int first_row,
                       gr_cpu_unit unit)
 {
@@ -110,8 +128,8 @@ void gradreg_cpu_pass(gr_work *work, gr_cpu_body body, int argument, int rows, i
         work, gradreg_cpu_kernels_of(work->context), body, argument, rows, first_row, unit
     };
     assert(rows <= GR_BLOCK_ROWS);
-    gradreg_i_parallel(work->context, work->table->piece_count, walk_piece, &walk);
-    gradreg_i_parallel(work->context, (size_t)rows, fold_row, &walk);
+    spread(work, work->table->piece_count, SMALL_WALK, walk_piece, &walk);
+    spread(work, (size_t)rows, SMALL_FOLD, fold_row, &walk);
 }
 
 /* ---- the direction --------------------------------------------------------------- */
@@ -119,7 +137,7 @@ void gradreg_cpu_pass(gr_work *work, gr_cpu_body body, int argument, int rows, i
 static void draw(const gr_cpu_block *b, float *out)
 {
     const gradreg_regularizer_params *p = &b->work->step.options;
-    const uint64_t step = b->work->step.control->step;
+    const uint64_t step = b->work->step.control->draw_step;
     uint64_t element = b->begin;
     for (size_t i = 0; i < b->n;) {
         const size_t skip = (size_t)(element & 3);

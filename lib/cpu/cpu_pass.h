@@ -44,12 +44,6 @@ static inline char *gr_cpu_at(const char *base, size_t at, int32_t type)
     return base == NULL ? NULL : (char *)(uintptr_t)base + at * gr_cpu_size(type);
 }
 
-/* The sum that fp32 lanes hold. */
-static inline double gr_cpu_lanes(const float *lanes)
-{
-    return gr_tree_lanes(lanes);
-}
-
 /* The direction of a block in f32, drawn or widened into scratch. */
 const float *gradreg_cpu_direction(const gr_cpu_block *block, float *scratch);
 
