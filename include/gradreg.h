@@ -391,8 +391,9 @@ enum {
  *  layers evenly. Frozen at 64 bytes. Source: S1. */
 typedef struct gradreg_schedule {
     gradreg_curve curve;       /**< default GRADREG_CURVE_LINEAR */
-    int32_t first_layer;       /**< first regularized layer. Default -1, and then full_layer must */
-    int32_t full_layer;        /**< be -1 too: as gradreg_schedule_for_depth() fills them in */
+    int32_t first_layer;       /**< first regularized layer. Default -1, with full_layer = -1: both as
+                                    gradreg_schedule_for_depth() fills them in */
+    int32_t full_layer;        /**< first layer at full strength. Default -1, with first_layer */
     int32_t reserved0;
     double power;              /**< POWER: exponent, finite and > 0. Default 1 */
     double outside_multiplier; /**< m of GRADREG_LAYER_NONE, finite and >= 0. Default 0, which also
@@ -537,8 +538,9 @@ enum {
 typedef struct gradreg_noise {
     gradreg_noise_rule rule; /**< default GRADREG_NOISE_OFF */
     uint32_t roles;          /**< 0 = default GRADREG_ROLE_ATTENTION */
-    int32_t first_layer;     /**< default -1, and then last_layer must be -1 too: the layers before */
-    int32_t last_layer;      /**< the schedule's first regularized one. Inclusive */
+    int32_t first_layer;     /**< default -1, with last_layer = -1: the layers before the schedule's
+                                  first regularized one */
+    int32_t last_layer;      /**< inclusive. Default -1, with first_layer */
     double scale;            /**< 0 (default) = 2^-7 RELATIVE, 5 NEFTUNE, 1 STEP; > 0 ascends the
                                   loss, < 0 descends */
     uint64_t reserved[5];
@@ -638,8 +640,9 @@ typedef struct gradreg_regularizer_params {
     gradreg_all_reduce all_reduce; /**< needed for world > 1 */
     uint64_t parameter_count;  /**< length of the flat buffer over all ranks; 0 (default) = end of the
                                     last segment. Segments that end past it are refused */
-    uint64_t slice_begin;      /**< this rank's slice of the flat buffer: memory is held for it only. */
-    uint64_t slice_count;      /**< 0, 0 (default) = held for the whole table, any slice may come */
+    uint64_t slice_begin;      /**< this rank's slice of the flat buffer. Default 0, with slice_count = 0:
+                                    memory is held for the whole table and any slice may come */
+    uint64_t slice_count;      /**< its length; memory is held for it only. Default 0 */
 } gradreg_regularizer_params;
 
 #define GRADREG_REGULARIZER_PARAMS_INIT                                                         \

@@ -59,6 +59,14 @@ GR_FN double gr_weight(const gr_step *s, int layer)
     return s->options.depth == GRADREG_DEPTH_ON_PENALTY ? gr_depth_factor(s, layer) : 1.0;
 }
 
+/* A central product along another direction never sees g1. */
+GR_FN int gr_reads_first(const gr_step *s)
+{
+    return s->options.output != GRADREG_OUTPUT_PRODUCT ||
+           s->options.difference != GRADREG_DIFFERENCE_CENTRAL ||
+           s->options.direction == GRADREG_DIRECTION_GRADIENT;
+}
+
 GR_FN int gr_along_gradient(const gr_step *s)
 {
     return s->options.direction == GRADREG_DIRECTION_GRADIENT;

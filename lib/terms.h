@@ -156,7 +156,8 @@ GR_FN void gr_terms_gradients(const gr_step *s, const gr_group *g, double *t)
 {
     const gr_control *c = s->control;
     const double scale = fabs(c->grad_scale);
-    t[GR_TERM_FIRST_NORM] = sqrt(g->first) / scale;
+    if (gr_reads_first(s))
+        t[GR_TERM_FIRST_NORM] = sqrt(g->first) / scale;
     t[GR_TERM_CLIP_FIRST] = c->first_factor;
     t[GR_TERM_DIRECTION_NORM] = sqrt(g->direction);
     t[GR_TERM_UPDATE_NORM] = sqrt(g->out) / scale;

@@ -68,7 +68,8 @@ static void fill_block(const gr_cpu_block *b, gr_combine_block *c, int read, flo
     c->scale_u = k->scale_direction;
     c->param_type = b->segment->param_type;
     c->streaming = b->work->streaming;
-    if (read != GR_READ_KEPT && k->keep != 0.0f) {
+    const int differs = read == GR_READ_FORWARD || read == GR_READ_CENTRAL;
+    if (differs && k->write == GR_WRITE_CORRECTED && k->keep != 0.0f) {
         c->keep = (float *)(void *)gr_cpu_at(b->span->kept, b->at, GRADREG_TYPE_F32);
         c->keep_factor = k->keep;
     }
@@ -102,6 +103,7 @@ static int combine_gradient(gr_cpu_block *b, int read, int restore)
     uint64_t saturated = 0;
     gr_combine_block c = { 0 };
 
+    read = block_read(b, read);
     fill_block(b, &c, read, direction);
     if (c.out == NULL)
         return 0;
@@ -110,7 +112,7 @@ static int combine_gradient(gr_cpu_block *b, int read, int restore)
         return 0;
     if (restore)
         fill_restore(b, &c);
-    b->kernels->combine[type][block_read(b, read)](&c, b->n, lanes, &saturated);
+    b->kernels->combine[type][read](&c, b->n, lanes, &saturated);
     for (int k = 0; k < GR_COMBINE_SUMS; k++)
         b->sums[k] = gr_tree_lanes(lanes + k * GR_LANES);
     b->sums[GR_COMBINE_SUMS] = (double)saturated;
