@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-FOLDERS = ("lib", "test", "examples")
+FOLDERS = ("lib", "test", "examples", "docs")
 GENERATED = ("test/abi/",)
 
 
