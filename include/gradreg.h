@@ -533,13 +533,14 @@ enum {
     GRADREG_NOISE_STEP = 4      /**< scale times the last step's delta; f32 weights and compute */
 };
 
-/** Directional noise: the last step's clipped first gradient, as adversarial noise on early
- *  attention weights during the whole step. Frozen at 64 bytes. Source: S1, S4. */
+/** Directional noise: the last usable step's clipped first gradient, whatever the direction of the
+ *  Hessian step, as adversarial noise on early attention weights during the whole step. Steps that were
+ *  dropped or had nothing to step along update it too. Frozen at 64 bytes. Source: S1, S4. */
 typedef struct gradreg_noise {
     gradreg_noise_rule rule; /**< default GRADREG_NOISE_OFF */
     uint32_t roles;          /**< 0 = default GRADREG_ROLE_ATTENTION */
     int32_t first_layer;     /**< default -1, with last_layer = -1: the layers before the schedule's
-                                  first regularized one */
+                                  first regularized one, of which there must be one */
     int32_t last_layer;      /**< inclusive. Default -1, with first_layer */
     double scale;            /**< 0 (default) = 2^-7 RELATIVE, 5 NEFTUNE, 1 STEP; > 0 ascends the
                                   loss, < 0 descends */
@@ -728,14 +729,16 @@ typedef struct gradreg_terms {
     double strength;           /**< total: lambda t(step); layer: lambda t(step) m(l) a(l) */
     double effective_strength; /**< strength times the common clip factor, of a correction that is made;
                                     NaN with separate clips active */
-    double effective_epsilon;  /**< ||delta|| / ||w|| */
-    double penalty;            /**< sum over regularized roles of lambda_s/2 ||g1_s||^2 */
+    double effective_epsilon;  /**< ||delta|| / ||w||, of the whole step in every row */
+    double penalty;            /**< sum over regularized roles of lambda_s/2 ||g1_s||^2, for PENALTY_NORM
+                                    too */
     double first_norm;         /**< ||g1|| */
     double second_norm;        /**< ||g2|| (CENTRAL: of the pass at theta - delta; TRUNCATED: rows seen) */
     double clip_first;         /**< c1 */
     double clip_second;        /**< c2 (CENTRAL: the smaller one); common_clip changes neither report */
     double direction_norm;     /**< ||u|| on perturbed segments, before clipping */
-    double hvp_norm;           /**< ||D0|| ||w0|| / ||delta||, D0 and w0 without clips: about ||H w0|| */
+    double hvp_norm;           /**< ||D0|| ||w0|| / ||delta||, D0 and w0 without clips: about ||H w0||; in
+                                    layers ||w0|| and ||delta|| of the whole step */
     double curvature;          /**< <delta, D0> / ||delta||^2: Rayleigh quotient along the step */
     double alignment;          /**< cos(g1, g2); CENTRAL: cos(g+, g-) */
     double correction_share;   /**< ||g_hat - a|| / ||a|| before storage rounding */
@@ -743,8 +746,9 @@ typedef struct gradreg_terms {
     double perturbation_norm;  /**< ||delta|| as intended */
     double applied_norm;       /**< ||rn(theta') - rn(theta)||, rn = rounding to compute_type (CENTRAL: of
                                     the step to theta + delta) */
-    double applied_cosine;     /**< between the two; CENTRAL: the smaller of the two steps' */
-    double changed_fraction;   /**< share of perturbed weights whose rn() changed */
+    double applied_cosine;     /**< between the two, 0 when nothing of delta reached the weights; CENTRAL:
+                                    the smaller of the two steps' */
+    double changed_fraction;   /**< share of the weights that delta moves whose rn() changed */
     double difference_noise;   /**< u sqrt(||g1||^2 + ||g2||^2) / ||g2 - g1||, u = half an ulp at 1 */
     double stored_share;       /**< <stored g_hat - a, corr> / ||corr||^2, corr = k D */
     double noise_norm;         /**< ||noise|| as intended */
