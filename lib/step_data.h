@@ -122,7 +122,7 @@ typedef struct gr_control {
     double applied_cosine;
     double slope; /* <g1, theta' - theta> */
     int32_t second_usable, dropped, had_second, mirrored, noise_in, noise_update, reuses;
-    uint64_t draw_step; /* of this step's random numbers, noise included */
+    uint64_t noise_step; /* of the noise that is in: its random numbers and the step's */
 } gr_control;
 
 /* A view of all that, by value. */
@@ -154,6 +154,12 @@ GR_FN double gr_sum_total(const gr_step *s, int row)
     for (int b = 0; b < s->bin_count; b++)
         total += x[b];
     return total;
+}
+
+/* The step that this step's random numbers belong to: what inject took stays in force. */
+GR_FN uint64_t gr_draw_step(const gr_control *c)
+{
+    return c->noise_in ? c->noise_step : c->step;
 }
 
 GR_FN double gr_nan(void)

@@ -5,7 +5,7 @@
 #ifndef GRADREG_LIB_TERMS_H
 #define GRADREG_LIB_TERMS_H
 
-#include "step.h"
+#include "step_second.h"
 
 enum gr_term {
     GR_TERM_STRENGTH,
