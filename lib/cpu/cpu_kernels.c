@@ -2,25 +2,33 @@
  *
  * In: blocks (cpu_kernels.h). Out: results and lanes of sums, with the same bits on every path:
  * a path differs in how many lanes one register holds and in nothing else. Elements are taken
- * four rows of 128 lanes at a time, so that a lane's sum stays in a register for four of its
- * elements, in their order. A block's end that fills no register goes through zero-padded
- * copies: zeros add nothing to a lane. */
+ * two rows of 128 lanes at a time: a lane's sum stays in a register for two of its elements, in
+ * their order, and memory is still read nearly in its own. A block's end that fills no register
+ * goes through zero-padded copies: zeros add nothing to a lane.
+ *
+ * Nearly every block is an ordinary one: nothing is kept or drawn beside the step itself, and sums
+ * are in units of 1. What the ordinary block does not need, `ordinary` leaves out at compile time;
+ * leaving out a factor of 1 changes no bit. */
 #include "cpu_kernels.h"
 
 #include <assert.h>
 
 #include "cpu_vector.h"
 
-enum { W = GR_VECTOR_WIDTH, ROWS = 4, TILE = ROWS * GR_LANES };
+enum { W = GR_VECTOR_WIDTH, TILE = 2 * GR_LANES };
 
 #define GR_PASTE_(a, b) a##b
 #define GR_PASTE(a, b)  GR_PASTE_(a, b)
 
-/* Asks for the line `ahead` elements on; an address past the buffer's end is never used. */
-GR_ALWAYS void gr_prefetch(const int type, const void *p, size_t i)
+GR_ALWAYS const void *gr_at(const int type, const void *p, size_t i)
 {
-    const size_t ahead = 2 * TILE;
-    __builtin_prefetch((const void *)((uintptr_t)p + (i + ahead) * gr_size_of(type)));
+    return (const char *)p + i * gr_size_of(type);
+}
+
+/* x in units of 1 / scale. */
+GR_ALWAYS gr_vf gr_in_units(const int ordinary, gr_vf x, float scale)
+{
+    return ordinary ? x : x * scale;
 }
 
 GR_ALWAYS void gr_lanes_load(gr_vf *sums, const float *lanes, const int count, size_t lane)
@@ -39,17 +47,20 @@ GR_ALWAYS void gr_lanes_store(float *lanes, const gr_vf *sums, const int count, 
 
 GR_ALWAYS void gr_squares(const int type, const void *x, size_t n, float *lanes)
 {
+    const size_t tile = type == GRADREG_TYPE_F32 ? TILE : 2 * TILE;
     size_t i = 0;
-    for (; i + TILE <= n; i += TILE)
+    for (; i + tile <= n; i += tile) {
+        gr_prefetch_page(gr_at(type, x, i), tile * gr_size_of(type));
         for (size_t lane = 0; lane < GR_LANES; lane += W) {
             gr_vf sum = gr_load_f32(lanes + lane);
-            for (size_t row = 0; row < TILE; row += GR_LANES) {
+            for (size_t row = 0; row < tile; row += GR_LANES) {
                 const gr_vf v = gr_load(type, x, i + row + lane);
                 sum = GR_ACCUMULATE(sum, v, v);
-                gr_prefetch(type, x, i + row + lane);
+                gr_prefetch(gr_at(type, x, i + row + lane));
             }
             gr_store_f32(lanes + lane, sum);
         }
+    }
     for (; i < n; i += W) {
         char padded[W * 4] = { 0 };
         const char *at = (const char *)x + i * gr_size_of(type);
@@ -67,25 +78,32 @@ typedef struct gr_move_counts {
     gr_vi changed, saturated;
 } gr_move_counts;
 
-GR_ALWAYS void gr_move_one(const int P, const int U, const gr_move_block *b, size_t i,
-                           gr_vf *sums, gr_move_counts *counts)
+GR_ALWAYS int gr_move_is_ordinary(const gr_move_block *b)
+{
+    return b->slope == NULL && b->compute == 0 && b->scale_applied == 1.0f &&
+           b->scale_u == 1.0f;
+}
+
+GR_ALWAYS void gr_move_one(const int ordinary, const int P, const int U, const gr_move_block *b,
+                           size_t i, gr_vf *sums, gr_move_counts *counts)
 {
     gr_vf before = gr_load(P, b->base, i);
-    const gr_vf u = gr_load(U, b->u, i);
-    gr_vf after =
-        gr_store(P, b->moved, i, GR_MOVE(before, b->coefficient, u), &counts->saturated);
-    if (b->compute == GRADREG_TYPE_BF16) {
+    const gr_vf u = gr_load(U, b->u, i), sum = GR_MOVE(before, b->coefficient, u);
+    gr_vf after = P == U ? gr_store_own(P, b->moved, i, sum, &counts->saturated)
+                         : gr_store(P, b->moved, i, sum, &counts->saturated);
+    if (!ordinary && b->compute == GRADREG_TYPE_BF16) {
         before = gr_rounded(GRADREG_TYPE_BF16, before);
         after = gr_rounded(GRADREG_TYPE_BF16, after);
-    } else if (b->compute == GRADREG_TYPE_F16) {
+    } else if (!ordinary && b->compute == GRADREG_TYPE_F16) {
         before = gr_rounded(GRADREG_TYPE_F16, before);
         after = gr_rounded(GRADREG_TYPE_F16, after);
     }
     gr_count_unequal(&counts->changed, before, after);
-    const gr_vf applied = (after - before) * b->scale_applied;
+    const gr_vf applied = gr_in_units(ordinary, after - before, b->scale_applied);
     sums[GR_MOVE_APPLIED] = GR_ACCUMULATE(sums[GR_MOVE_APPLIED], applied, applied);
-    sums[GR_MOVE_ALONG] = GR_ACCUMULATE(sums[GR_MOVE_ALONG], applied, u * b->scale_u);
-    if (b->slope != NULL)
+    sums[GR_MOVE_ALONG] =
+        GR_ACCUMULATE(sums[GR_MOVE_ALONG], applied, gr_in_units(ordinary, u, b->scale_u));
+    if (!ordinary && b->slope != NULL)
         sums[GR_MOVE_SLOPE] = GR_ACCUMULATE(sums[GR_MOVE_SLOPE], applied,
                                             gr_load(U, b->slope, i) * b->scale_slope);
 }
@@ -102,8 +120,9 @@ GR_ALWAYS void gr_move_copies(const int P, const int U, const gr_move_block *b, 
 }
 
 /* The last n < W elements, in padded copies. */
-GR_ALWAYS void gr_move_rest(const int P, const int U, const gr_move_block *b, size_t i,
-                            size_t n, gr_vf *sums, gr_move_counts *counts)
+GR_ALWAYS void gr_move_rest(const int ordinary, const int P, const int U,
+                            const gr_move_block *b, size_t i, size_t n, gr_vf *sums,
+                            gr_move_counts *counts)
 {
     char base[W * 4] = { 0 }, u[W * 4] = { 0 }, slope[W * 4] = { 0 };
     const size_t p = gr_size_of(P), g = gr_size_of(U);
@@ -113,12 +132,12 @@ GR_ALWAYS void gr_move_rest(const int P, const int U, const gr_move_block *b, si
     if (b->slope != NULL)
         rest.slope = memcpy(slope, (const char *)b->slope + i * g, n * g);
     rest.moved = base;
-    gr_move_one(P, U, &rest, 0, sums, counts);
+    gr_move_one(ordinary, P, U, &rest, 0, sums, counts);
     memcpy((char *)b->moved + i * p, base, n * p);
 }
 
-GR_ALWAYS void gr_move(const int P, const int U, const gr_move_block *b, size_t n, float *lanes,
-                       uint64_t *totals)
+GR_ALWAYS void gr_move_tiles(const int ordinary, const int P, const int U,
+                             const gr_move_block *b, size_t n, float *lanes, uint64_t *totals)
 {
     gr_move_counts counts = { 0 };
     gr_vf sums[GR_MOVE_SUMS];
@@ -128,9 +147,9 @@ GR_ALWAYS void gr_move(const int P, const int U, const gr_move_block *b, size_t 
         for (size_t lane = 0; lane < GR_LANES; lane += W) {
             gr_lanes_load(sums, lanes, GR_MOVE_SUMS, lane);
             for (size_t row = 0; row < TILE; row += GR_LANES) {
-                gr_move_one(P, U, b, i + row + lane, sums, &counts);
-                gr_prefetch(P, b->base, i + row + lane);
-                gr_prefetch(U, b->u, i + row + lane);
+                gr_move_one(ordinary, P, U, b, i + row + lane, sums, &counts);
+                gr_prefetch(gr_at(P, b->base, i + row + lane));
+                gr_prefetch(gr_at(U, b->u, i + row + lane));
             }
             gr_lanes_store(lanes, sums, GR_MOVE_SUMS, lane);
         }
@@ -142,9 +161,9 @@ GR_ALWAYS void gr_move(const int P, const int U, const gr_move_block *b, size_t 
     for (; i < n; i += W) {
         gr_lanes_load(sums, lanes, GR_MOVE_SUMS, i % GR_LANES);
         if (n - i < W)
-            gr_move_rest(P, U, b, i, n - i, sums, &counts);
+            gr_move_rest(ordinary, P, U, b, i, n - i, sums, &counts);
         else
-            gr_move_one(P, U, b, i, sums, &counts);
+            gr_move_one(ordinary, P, U, b, i, sums, &counts);
         gr_lanes_store(lanes, sums, GR_MOVE_SUMS, i % GR_LANES);
     }
     if (b->zeroed != NULL)
@@ -153,18 +172,30 @@ GR_ALWAYS void gr_move(const int P, const int U, const gr_move_block *b, size_t 
     totals[1] += gr_total(counts.saturated);
 }
 
+GR_ALWAYS void gr_move(const int P, const int U, const gr_move_block *block, size_t n,
+                       float *lanes, uint64_t *totals)
+{
+    const gr_move_block b = *block; /* which no store to memory can change */
+    if (gr_move_is_ordinary(&b))
+        gr_move_tiles(1, P, U, &b, n, lanes, totals);
+    else
+        gr_move_tiles(0, P, U, &b, n, lanes, totals);
+}
+
 /* ---- combine --------------------------------------------------------------------- */
 
 /* Sums of the difference without clips: scaled before subtracting, which is exact but for
  * values that would leave fp32's range. */
-GR_ALWAYS void gr_combine_plain(const int read, const gr_combine_block *b, size_t i, gr_vf g1,
-                                gr_vf g2, gr_vf plus, gr_vf *sums)
+GR_ALWAYS void gr_combine_plain(const int ordinary, const int read, const gr_combine_block *b,
+                                size_t i, gr_vf g1, gr_vf g2, gr_vf plus, gr_vf *sums)
 {
-    const gr_vf x1 = g1 * b->scale, x2 = g2 * b->scale;
+    const gr_vf x1 = gr_in_units(ordinary, g1, b->scale);
+    const gr_vf x2 = gr_in_units(ordinary, g2, b->scale);
     const gr_vf left = read == GR_READ_CENTRAL ? plus * b->scale : x1;
     const gr_vf d0 = read == GR_READ_CENTRAL ? GR_DIFFERENCE_CENTRAL(left, x2)
                                              : GR_DIFFERENCE_FORWARD(x1, x2);
-    const gr_vf u = b->direction != NULL ? gr_load_f32(b->direction + i) * b->scale_u : x1;
+    const gr_vf u =
+        !ordinary && b->direction != NULL ? gr_load_f32(b->direction + i) * b->scale_u : x1;
     sums[GR_COMBINE_D0] = GR_ACCUMULATE(sums[GR_COMBINE_D0], d0, d0);
     sums[GR_COMBINE_ALONG] = GR_ACCUMULATE(sums[GR_COMBINE_ALONG], u, d0);
     sums[GR_COMBINE_CROSS] = GR_ACCUMULATE(sums[GR_COMBINE_CROSS], left, x2);
@@ -190,8 +221,15 @@ GR_ALWAYS gr_vf gr_combine_product(const int read, const gr_combine_block *b, gr
     return GR_SCALED(b->correction, GR_DIFFERENCE_FORWARD(g1, g2));
 }
 
-GR_ALWAYS void gr_combine_one(const int G, const int read, const gr_combine_block *b, size_t i,
-                              gr_vf *sums, gr_vi *saturated)
+GR_ALWAYS int gr_combine_is_ordinary(const int read, const gr_combine_block *b)
+{
+    return read == GR_READ_FORWARD && b->write == GR_WRITE_CORRECTED && b->correction != 0.0f &&
+           b->direction == NULL && b->keep == NULL && b->scale == 1.0f;
+}
+
+GR_ALWAYS void gr_combine_one(const int ordinary, const int G, const int read,
+                              const gr_combine_block *b, size_t i, gr_vf *sums,
+                              gr_vi *saturated)
 {
     const int two_passes = read == GR_READ_FORWARD || read == GR_READ_CENTRAL;
     const gr_vf g1 = gr_load(G, b->first, i);
@@ -201,30 +239,32 @@ GR_ALWAYS void gr_combine_one(const int G, const int read, const gr_combine_bloc
     gr_vf out = a;
 
     if (two_passes)
-        gr_combine_plain(read, b, i, g1, g2, plus, sums);
-    if (read != GR_READ_FIRST && b->write == GR_WRITE_CORRECTED) {
+        gr_combine_plain(ordinary, read, b, i, g1, g2, plus, sums);
+    if (read != GR_READ_FIRST && (ordinary || b->write == GR_WRITE_CORRECTED)) {
         const gr_vf d = gr_combine_difference(read, b, i, a, g2, plus);
-        const gr_vf scaled = d * b->scale;
-        if (b->correction != 0.0f) /* else a itself: a + 0 would turn -0 into +0 */
+        const gr_vf scaled = gr_in_units(ordinary, d, b->scale);
+        if (ordinary || b->correction != 0.0f) /* else a itself: a + 0 would turn -0 into +0 */
             out = GR_CORRECTED(a, b->correction, d);
-        if (b->keep != NULL)
+        if (!ordinary && b->keep != NULL)
             gr_store_f32(b->keep + i, GR_SCALED(b->keep_factor, d));
-        const gr_vf stored = gr_store(G, b->out, i, out, saturated);
+        const gr_vf stored = ordinary ? gr_store_own(G, b->out, i, out, saturated)
+                                      : gr_store(G, b->out, i, out, saturated);
         sums[GR_COMBINE_D] = GR_ACCUMULATE(sums[GR_COMBINE_D], scaled, scaled);
-        sums[GR_COMBINE_STORED] =
-            GR_ACCUMULATE(sums[GR_COMBINE_STORED], (stored - a) * b->scale, scaled);
+        sums[GR_COMBINE_STORED] = GR_ACCUMULATE(
+            sums[GR_COMBINE_STORED], gr_in_units(ordinary, stored - a, b->scale), scaled);
     } else {
         if (two_passes && b->write == GR_WRITE_PRODUCT)
             out = gr_combine_product(read, b, g1, g2, plus);
         gr_store(G, b->out, i, out, saturated);
     }
-    out = out * b->scale;
+    out = gr_in_units(ordinary, out, b->scale);
     sums[GR_COMBINE_OUT] = GR_ACCUMULATE(sums[GR_COMBINE_OUT], out, out);
 }
 
 /* The last n < W elements, in padded copies. */
-GR_ALWAYS void gr_combine_rest(const int G, const int read, const gr_combine_block *b, size_t i,
-                               size_t n, gr_vf *sums, gr_vi *saturated)
+GR_ALWAYS void gr_combine_rest(const int ordinary, const int G, const int read,
+                               const gr_combine_block *b, size_t i, size_t n, gr_vf *sums,
+                               gr_vi *saturated)
 {
     char first[W * 4] = { 0 }, second[W * 4] = { 0 }, plus[W * 4] = { 0 };
     float kept[W] = { 0 }, direction[W] = { 0 }, keep[W] = { 0 };
@@ -242,10 +282,18 @@ GR_ALWAYS void gr_combine_rest(const int G, const int read, const gr_combine_blo
     if (b->keep != NULL)
         rest.keep = keep;
     rest.second = rest.out = second;
-    gr_combine_one(G, read, &rest, 0, sums, saturated);
+    gr_combine_one(ordinary, G, read, &rest, 0, sums, saturated);
     memcpy((char *)b->out + at, second, bytes);
     if (b->keep != NULL)
         memcpy(b->keep + i, keep, n * sizeof(float));
+}
+
+GR_ALWAYS void gr_combine_pages(const int G, const gr_combine_block *b, size_t i)
+{
+    gr_prefetch_page(gr_at(G, b->first, i), TILE * gr_size_of(G));
+    gr_prefetch_page(gr_at(G, b->second, i), TILE * gr_size_of(G));
+    if (b->clean != NULL)
+        gr_prefetch_page(gr_at(b->param_type, b->clean, i), TILE * gr_size_of(b->param_type));
 }
 
 GR_ALWAYS void gr_combine_restore(const gr_combine_block *b, size_t i, size_t n)
@@ -256,20 +304,26 @@ GR_ALWAYS void gr_combine_restore(const gr_combine_block *b, size_t i, size_t n)
                 b->streaming);
 }
 
-GR_ALWAYS void gr_combine(const int G, const int read, const gr_combine_block *b, size_t n,
-                          float *lanes, uint64_t *saturated)
+GR_ALWAYS void gr_combine_tiles(const int ordinary, const int G, const int read,
+                                const gr_combine_block *b, size_t n, float *lanes,
+                                uint64_t *saturated)
 {
     gr_vi clipped = { 0 };
     gr_vf sums[GR_COMBINE_SUMS];
     size_t i = 0;
     for (; i + TILE <= n; i += TILE) {
+        gr_combine_pages(G, b, i);
         gr_combine_restore(b, i, TILE);
         for (size_t lane = 0; lane < GR_LANES; lane += W) {
             gr_lanes_load(sums, lanes, GR_COMBINE_SUMS, lane);
             for (size_t row = 0; row < TILE; row += GR_LANES) {
-                gr_combine_one(G, read, b, i + row + lane, sums, &clipped);
-                gr_prefetch(G, b->first, i + row + lane);
-                gr_prefetch(G, b->second, i + row + lane);
+                gr_combine_one(ordinary, G, read, b, i + row + lane, sums, &clipped);
+                gr_prefetch(gr_at(G, b->first, i + row + lane));
+                gr_prefetch(gr_at(G, b->second, i + row + lane));
+                if (read == GR_READ_CENTRAL)
+                    gr_prefetch(gr_at(G, b->plus, i + row + lane));
+                if (read == GR_READ_KEPT)
+                    gr_prefetch(b->kept + i + row + lane);
             }
             gr_lanes_store(lanes, sums, GR_COMBINE_SUMS, lane);
         }
@@ -278,12 +332,22 @@ GR_ALWAYS void gr_combine(const int G, const int read, const gr_combine_block *b
     for (; i < n; i += W) {
         gr_lanes_load(sums, lanes, GR_COMBINE_SUMS, i % GR_LANES);
         if (n - i < W)
-            gr_combine_rest(G, read, b, i, n - i, sums, &clipped);
+            gr_combine_rest(ordinary, G, read, b, i, n - i, sums, &clipped);
         else
-            gr_combine_one(G, read, b, i, sums, &clipped);
+            gr_combine_one(ordinary, G, read, b, i, sums, &clipped);
         gr_lanes_store(lanes, sums, GR_COMBINE_SUMS, i % GR_LANES);
     }
     *saturated += gr_total(clipped);
+}
+
+GR_ALWAYS void gr_combine(const int G, const int read, const gr_combine_block *block, size_t n,
+                          float *lanes, uint64_t *saturated)
+{
+    const gr_combine_block b = *block;
+    if (gr_combine_is_ordinary(read, &b))
+        gr_combine_tiles(1, G, read, &b, n, lanes, saturated);
+    else
+        gr_combine_tiles(0, G, read, &b, n, lanes, saturated);
 }
 
 /* ---- conversions and copies ------------------------------------------------------ */

@@ -51,7 +51,8 @@ static void move_stochastic(const gr_cpu_block *b, const gr_move_block *m, const
                             uint64_t counts[2])
 {
     const int32_t type = b->segment->param_type;
-    const uint64_t seed = b->work->step.options.seed, step = b->work->step.control->draw_step;
+    const uint64_t seed = b->work->step.options.seed;
+    const uint64_t step = gr_draw_step(b->work->step.control);
     float base[GR_BLOCK];
     b->kernels->widen[type](base, m->base, b->n);
     for (size_t i = 0; i < b->n; i++) {

@@ -137,7 +137,7 @@ void gradreg_cpu_pass(gr_work *work, gr_cpu_body body, int argument, int rows, i
 static void draw(const gr_cpu_block *b, float *out)
 {
     const gradreg_regularizer_params *p = &b->work->step.options;
-    const uint64_t step = b->work->step.control->draw_step;
+    const uint64_t step = gr_draw_step(b->work->step.control);
     uint64_t element = b->begin;
     for (size_t i = 0; i < b->n;) {
         const size_t skip = (size_t)(element & 3);

@@ -27,7 +27,6 @@ typedef int32_t gr_vi;
 typedef float gr_vf __attribute__((vector_size(4 * GR_VECTOR_WIDTH)));
 typedef uint32_t gr_vu __attribute__((vector_size(4 * GR_VECTOR_WIDTH)));
 typedef int32_t gr_vi __attribute__((vector_size(4 * GR_VECTOR_WIDTH)));
-typedef uint16_t gr_vh __attribute__((vector_size(2 * GR_VECTOR_WIDTH)));
 #endif
 
 GR_ALWAYS size_t gr_size_of(const int type)
@@ -71,6 +70,11 @@ GR_ALWAYS gr_vf gr_store(const int type, void *p, size_t i, gr_vf x, gr_vi *satu
     return gr_f16_to_f32(*half);
 }
 
+GR_ALWAYS gr_vf gr_store_own(const int type, void *p, size_t i, gr_vf x, gr_vi *saturated)
+{
+    return gr_store(type, p, i, x, saturated);
+}
+
 GR_ALWAYS gr_vf gr_rounded(const int type, gr_vf x)
 {
     if (type == GRADREG_TYPE_BF16)
@@ -90,30 +94,96 @@ GR_ALWAYS uint64_t gr_total(gr_vi count)
 
 #else
 
-/* bf16 rounded to nearest even, in the upper half of every lane. */
+/* bf16 rounded to nearest even, in the upper half of every lane; the lower half is undefined. A NaN
+ * only becomes quiet: rounding could carry into its exponent and sign. */
 GR_ALWAYS gr_vu gr_bf16_upper(gr_vf x)
 {
-    const gr_vu bits = (gr_vu)x;
-    const gr_vu rounded = bits + 0x7fffu + (bits >> 16 & 1u);
-    const gr_vu nan = (gr_vu)((gr_vi)(bits & 0x7fffffffu) > 0x7f800000);
-    return ((rounded & ~nan) | ((bits | 0x400000u) & nan)) & 0xffff0000u;
+    const gr_vu bits = (gr_vu)x, up = (bits >> 16 & 1u) + 0x7fffu;
+#if GR_VECTOR_WIDTH == 16
+    const __mmask16 number = _mm512_cmp_ps_mask((__m512)x, (__m512)x, _CMP_ORD_Q);
+    const gr_vu quiet = bits | 0x400000u;
+    return (gr_vu)_mm512_mask_add_epi32((__m512i)quiet, number, (__m512i)bits, (__m512i)up);
+#else
+    const gr_vu nan = (gr_vu)(x != x);
+    return (bits + (up & ~nan)) | (nan & 0x400000u);
+#endif
 }
 
-/* The 16 upper bits of every lane. */
+/* The same for what arithmetic made of bf16 numbers alone: if that is a NaN it is quiet, and the
+ * lower half of its pattern is 0, so that nothing carries. */
+GR_ALWAYS gr_vu gr_bf16_upper_own(gr_vf x)
+{
+    const gr_vu bits = (gr_vu)x;
+    return bits + ((bits >> 16 & 1u) + 0x7fffu);
+}
+
+GR_ALWAYS gr_vf gr_bf16_rounded(gr_vu upper)
+{
+    return (gr_vf)(upper & 0xffff0000u);
+}
+
+/* Between 16 bits in memory and the upper half of a lane: one shuffle each way. */
+#if GR_VECTOR_WIDTH == 16
+
+typedef uint16_t gr_words __attribute__((vector_size(64)));
+
+GR_ALWAYS gr_vf gr_widen_bf16(const uint16_t *p)
+{
+    const gr_words source = { 0, 0, 0, 1, 0, 2,  0, 3,  0, 4,  0, 5,  0, 6,  0, 7,
+                              0, 8, 0, 9, 0, 10, 0, 11, 0, 12, 0, 13, 0, 14, 0, 15 };
+    const __mmask32 upper = 0xaaaaaaaau; /* zeros elsewhere */
+    __m256i half;
+    memcpy(&half, p, sizeof(half));
+    return (gr_vf)_mm512_maskz_permutexvar_epi16(upper, (__m512i)source,
+                                                 _mm512_castsi256_si512(half));
+}
 GR_ALWAYS void gr_store_upper(uint16_t *p, gr_vu bits)
 {
-#if GR_VECTOR_WIDTH == 16
-    const __m256i half = _mm512_cvtepi32_epi16((__m512i)(bits >> 16));
-#elif GR_VECTOR_WIDTH == 8
-    const __m256i wide = (__m256i)(bits >> 16);
-    const __m128i half =
-        _mm_packus_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
-#else
-    const __m128i wide = _mm_packus_epi32((__m128i)(bits >> 16), (__m128i)(bits >> 16));
-    const int64_t half = _mm_cvtsi128_si64(wide);
-#endif
+    const gr_words source = { 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31 };
+    const __m256i half =
+        _mm512_castsi512_si256(_mm512_permutexvar_epi16((__m512i)source, (__m512i)bits));
     memcpy(p, &half, sizeof(half));
 }
+
+#elif GR_VECTOR_WIDTH == 8
+
+typedef int8_t gr_bytes __attribute__((vector_size(32))); /* -1: a zero */
+
+GR_ALWAYS gr_vf gr_widen_bf16(const uint16_t *p)
+{
+    const gr_bytes source = { -1, -1, 0, 1, -1, -1, 2,  3,  -1, -1, 4,  5,  -1, -1, 6,  7,
+                              -1, -1, 8, 9, -1, -1, 10, 11, -1, -1, 12, 13, -1, -1, 14, 15 };
+    __m128i half;
+    memcpy(&half, p, sizeof(half));
+    return (gr_vf)_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(half), (__m256i)source);
+}
+GR_ALWAYS void gr_store_upper(uint16_t *p, gr_vu bits)
+{
+    const gr_bytes source = { 2, 3, 6, 7, 10, 11, 14, 15, -1, -1, -1, -1, -1, -1, -1, -1,
+                              2, 3, 6, 7, 10, 11, 14, 15, -1, -1, -1, -1, -1, -1, -1, -1 };
+    const __m256i words = _mm256_shuffle_epi8((__m256i)bits, (__m256i)source);
+    const __m128i half = _mm256_castsi256_si128(_mm256_permute4x64_epi64(words, 8));
+    memcpy(p, &half, sizeof(half));
+}
+
+#else
+
+typedef int8_t gr_bytes __attribute__((vector_size(16)));
+
+GR_ALWAYS gr_vf gr_widen_bf16(const uint16_t *p)
+{
+    int64_t half;
+    memcpy(&half, p, sizeof(half));
+    return (gr_vf)_mm_unpacklo_epi16(_mm_setzero_si128(), _mm_cvtsi64_si128(half));
+}
+GR_ALWAYS void gr_store_upper(uint16_t *p, gr_vu bits)
+{
+    const gr_bytes source = { 2, 3, 6, 7, 10, 11, 14, 15, -1, -1, -1, -1, -1, -1, -1, -1 };
+    const int64_t half = _mm_cvtsi128_si64(_mm_shuffle_epi8((__m128i)bits, (__m128i)source));
+    memcpy(p, &half, sizeof(half));
+}
+
+#endif
 
 #if GR_VECTOR_WIDTH == 16
 GR_ALWAYS gr_vf gr_widen_f16(const uint16_t *p)
@@ -176,9 +246,7 @@ GR_ALWAYS gr_vf gr_load(const int type, const void *p, size_t i)
     const uint16_t *half = (const uint16_t *)p + i;
     if (type == GRADREG_TYPE_F16)
         return gr_widen_f16(half);
-    gr_vh h;
-    memcpy(&h, half, sizeof(h));
-    return (gr_vf)(__builtin_convertvector(h, gr_vu) << 16);
+    return gr_widen_bf16(half);
 }
 
 /* Rounds, stores, and gives what a load would read back. */
@@ -192,13 +260,23 @@ GR_ALWAYS gr_vf gr_store(const int type, void *p, size_t i, gr_vf x, gr_vi *satu
         return gr_narrow_f16((uint16_t *)p + i, gr_clamp_f16(x, saturated));
     const gr_vu upper = gr_bf16_upper(x);
     gr_store_upper((uint16_t *)p + i, upper);
-    return (gr_vf)upper;
+    return gr_bf16_rounded(upper);
+}
+
+/* gr_store of what arithmetic made of numbers of this type alone. */
+GR_ALWAYS gr_vf gr_store_own(const int type, void *p, size_t i, gr_vf x, gr_vi *saturated)
+{
+    if (type != GRADREG_TYPE_BF16)
+        return gr_store(type, p, i, x, saturated);
+    const gr_vu upper = gr_bf16_upper_own(x);
+    gr_store_upper((uint16_t *)p + i, upper);
+    return gr_bf16_rounded(upper);
 }
 
 GR_ALWAYS gr_vf gr_rounded(const int type, gr_vf x)
 {
     if (type == GRADREG_TYPE_BF16)
-        return (gr_vf)gr_bf16_upper(x);
+        return gr_bf16_rounded(gr_bf16_upper(x));
     uint16_t scratch[GR_VECTOR_WIDTH];
     gr_vi ignored = { 0 };
     return gr_narrow_f16(scratch, gr_clamp_f16(x, &ignored));
@@ -219,6 +297,23 @@ GR_ALWAYS uint64_t gr_total(gr_vi count)
 
 #endif
 
+/* Asks for the line that lies this many bytes on: far enough for memory, near enough to be there
+ * still. Past a buffer's end the address is never used; mostly the next block lies there. */
+enum { GR_AHEAD = 2048 };
+GR_ALWAYS void gr_prefetch(const void *p)
+{
+    __builtin_prefetch((const void *)((uintptr_t)p + GR_AHEAD));
+}
+
+/* Asks for one line of a page some pages on, while the loop is in a page's first `bytes` bytes, so
+ * that the page's address is translated before the loop gets there. */
+GR_ALWAYS void gr_prefetch_page(const void *p, size_t bytes)
+{
+    const size_t page = 4096, pages = 4;
+    if (((uintptr_t)p & (page - 1)) < bytes)
+        __builtin_prefetch((const void *)((uintptr_t)p + pages * page));
+}
+
 /* Copy that leaves the destination out of the caches, for buffers too large to be met there
  * again: the line is not read before it is written. Ends with plain stores at both borders. */
 GR_ALWAYS void gr_copy(void *to, const void *from, size_t bytes, int streaming)
@@ -233,6 +328,7 @@ GR_ALWAYS void gr_copy(void *to, const void *from, size_t bytes, int streaming)
             d += head, s += head, bytes -= head;
         }
         for (; head < bytes && bytes >= 64; d += 64, s += 64, bytes -= 64) {
+            gr_prefetch(s);
 #if GR_VECTOR_WIDTH == 16
             _mm512_stream_si512((void *)d, _mm512_loadu_si512(s));
 #elif GR_VECTOR_WIDTH == 8
