@@ -179,7 +179,8 @@ typedef struct gradreg_context_params {
     uint32_t struct_size;
     gradreg_backend backend;           /**< default GRADREG_BACKEND_AUTO */
     int32_t device;                    /**< device index of the backend; CPU: must be 0 (default) */
-    int32_t threads;                   /**< worker threads; 0 (default) = what this process may use */
+    int32_t threads;                   /**< that work, the caller's among them, at most 1024; 0 (default) =
+                                            what this process may use */
     gradreg_allocator allocator;       /**< default: the library's own */
     gradreg_parallel_for parallel_for; /**< default: the library's own pool */
     gradreg_log log;                   /**< default: silent */

@@ -220,7 +220,7 @@ gradreg_status gradreg_i_options_read(gradreg_regularizer_params *out,
                                       const gradreg_regularizer_params *caller)
 {
     const gradreg_regularizer_params defaults = GRADREG_REGULARIZER_PARAMS_INIT;
-    GR_REQUIRE_POINTER(caller);
+    GR_REQUIRE(caller != NULL, "argument 'params' must not be NULL");
     *out = defaults;
     GR_TRY(gradreg_i_struct_read(out, sizeof(*out), sizeof(*out), caller, "params"));
     GR_REQUIRE(out->layer_count >= 1 && out->layer_count <= 65536,

@@ -54,7 +54,9 @@ static void fill_block(const gr_cpu_block *b, gr_combine_block *c, int read, flo
         (b->span->absent & GR_ABSENT_PLUS) != 0 ? NULL : gr_cpu_at(b->span->plus, b->at, type));
     c->kept = (const float *)(const void *)gr_cpu_at(b->span->kept, b->at, GRADREG_TYPE_F32);
     if (!gr_along_gradient(&b->work->step) && read != GR_READ_FIRST && read != GR_READ_KEPT)
-        c->direction = gradreg_cpu_direction(b, direction);
+        c->direction = (b->segment->flags & GR_SEGMENT_PERTURBED) != 0
+                           ? gradreg_cpu_direction(b, direction)
+                           : zeros;
     c->write =
         b->span->absent != 0 && k->write == GR_WRITE_CORRECTED ? GR_WRITE_FIRST : k->write;
     c->first_factor = k->first;
