@@ -1068,7 +1068,8 @@ enum {
     GRADREG_AGGREGATE_CONSTANT = 3,        /**< 1 / (B max_length) (Dr. GRPO) */
     GRADREG_AGGREGATE_SEQUENCE_SUM = 4,    /**< 1 / B */
     GRADREG_AGGREGATE_LENGTH_WEIGHTED = 5, /**< n_i / (B n_i) (LUSPO) */
-    GRADREG_AGGREGATE_PROMPT_MEAN = 6      /**< 1 / (prompts * tokens of the prompt) */
+    GRADREG_AGGREGATE_PROMPT_MEAN = 6      /**< 1 / (prompts * tokens of the prompt), a prompt's
+                                                sequences being in one call */
 };
 /** What is made of the rollout engine's log-probs l_s: weight exp(l' - l_s), per token or summed over
  *  the sequence, cut off at [rollout_low, rollout_high] or zeroed outside. */
@@ -1099,7 +1100,7 @@ typedef struct gradreg_policy {
     double gate_positive;   /**< SOFT_GATE: tau for A > 0, > 0. Default 1 */
     double gate_negative;   /**< tau otherwise, > 0. Default 1.05 */
     double log_ratio_limit; /**< d is clamped to +-this, gradient 0 beyond. 0 (default) = off */
-    double kl_coefficient;  /**< beta, finite. Default 0.04 with a kl, else unused */
+    double kl_coefficient;  /**< beta, finite. Default 0: a kl is only measured */
     double kl_limit;        /**< k is clamped to +-this, gradient 0 beyond. 0 (default) = off */
     double entropy_coefficient;  /**< c, finite. Default 0 */
     double off_policy_threshold; /**< rho is left out of sequences with A < 0 whose mean of (l_s - l), or
@@ -1138,7 +1139,7 @@ typedef struct gradreg_policy_batch {
     const float *ref_logp;     /**< needed with a KL */
     const float *rollout_logp; /**< needed with a rollout_mode */
     const float *token_weight; /**< >= 0, multiplies rho; NULL = 1 */
-    const float *entropy;      /**< H_t in nats; needed with an entropy_coefficient */
+    const float *entropy;      /**< H_t in nats; needed with an entropy_coefficient, else measured */
     const uint8_t *mask;       /**< nonzero = counts; NULL = all */
     const float *advantages;
     const int32_t *group; /**< prompt id per sequence, any numbers; needed for PROMPT_MEAN. Host */
@@ -1163,19 +1164,21 @@ typedef struct gradreg_policy_gradient {
     }
 
 /** What the loss saw. Fractions and means over tokens that count; with GRADREG_RATIO_SEQUENCE ratio
- *  and clip figures over sequences that have one. 0 where nothing counts (ratios 1). */
+ *  and clip figures over sequences that have one. 0 where nothing counts (ratios and effective sample
+ *  size: 1). */
 typedef struct gradreg_policy_metrics {
     uint32_t struct_size;
     uint32_t reserved0;
     double loss;
     double policy_loss;         /**< without KL and entropy */
-    double kl;                  /**< mean of k_t */
-    double entropy;             /**< mean of H_t */
+    double kl;                  /**< mean of k_t, with its ratio if kl_ratio_weighted */
+    double entropy;             /**< mean of H_t; 0 without entropies */
     double ratio_mean;
     double ratio_min;
     double ratio_max;
-    double clip_low_fraction;   /**< ratio below 1 - clip_low with A < 0 */
-    double clip_high_fraction;  /**< ratio above 1 + clip_high with A > 0 */
+    double clip_low_fraction;   /**< ratio below 1 - clip_low with A < 0 (GEOMETRIC_MEAN: d below
+                                     -clip_low; PLAIN: none) */
+    double clip_high_fraction;  /**< ratio above 1 + clip_high with A > 0 (likewise) */
     double limited_fraction;    /**< cap, dual_clip, log_ratio_limit or kl_limit took hold */
     double effective_sample_size; /**< (sum W)^2 / (N sum W^2) of rollout weights; 1 without */
     uint64_t tokens;            /**< that count */
@@ -1235,8 +1238,10 @@ GRADREG_API gradreg_status gradreg_policy_scratch_bytes(size_t *out, size_t sequ
  *  In double per token, rounded once; sums in a fixed order. Exact gradients, sequence ratios and
  *  their products with the KL included. Nothing that counts: loss 0, gradient 0.
  *
- *  Returns:  OK; INVALID_ARGUMENT; OUT_OF_MEMORY (scratch).
- *  Out:      metrics, backend memory, may be NULL; out.
+ *  Returns:  OK; INVALID_ARGUMENT; UNSUPPORTED (a field of a newer version); OUT_OF_MEMORY (scratch);
+ *            STATE (context in use). Nothing is written unless OK.
+ *  Out:      metrics, backend memory, with struct_size set, may be NULL; out. No overlap with each other
+ *            or with what is read, but out.dlogp may be batch.logp.
  *  In:       batch, policy.
  *  Stream:   queued (CPU: finished).  Threads: the context's only user.  Since: 0.1
  *  Source:   the papers and implementations named in docs/losses.md
@@ -1249,8 +1254,8 @@ GRADREG_API gradreg_status gradreg_policy_loss(gradreg_context *context,
 
 /** Copy metrics from backend memory to the host.
  *
- *  Returns:  OK; INVALID_ARGUMENT.
- *  Out:      out, host, with struct_size set.
+ *  Returns:  OK; INVALID_ARGUMENT; STATE (context in use).
+ *  Out:      out, host, with struct_size set; not metrics itself.
  *  In:       metrics, backend memory.
  *  Stream:   waits.  Threads: the context's only user.  Since: 0.1
  */
@@ -1276,12 +1281,13 @@ enum {
 typedef int32_t gradreg_singleton;
 enum {
     GRADREG_SINGLETON_ZERO = 1,  /**< advantage 0 (default; TRL) */
-    GRADREG_SINGLETON_REWARD = 2 /**< baseline 0 and scale 1 / (1 + epsilon): A = R / (1 + epsilon), or R
-                                      without a scale (verl) */
+    GRADREG_SINGLETON_REWARD = 2 /**< baseline 0 and deviation 1: R / (1 + epsilon) with GROUP_STD (verl),
+                                      R without a scale */
 };
 
 /** How rewards become advantages. Standard deviations are Bessel-corrected, computed in double in two
- *  passes; a NaN reward is left out and gets 0; a group without variance gets 0. */
+ *  passes, and where one is 0 its rewards get 0. A reward that is NaN or infinite is left out and gets
+ *  0. */
 typedef struct gradreg_advantage_params {
     uint32_t struct_size;
     gradreg_baseline baseline;   /**< default GROUP_MEAN */
@@ -1305,7 +1311,8 @@ GRADREG_API gradreg_status gradreg_advantage_params_init(gradreg_advantage_param
 /** Advantages of a batch of rewards, group by group.
  *
  *  Returns:  OK; INVALID_ARGUMENT (count must be a multiple of group_size, unless group is given);
- *            OUT_OF_MEMORY (scratch, with group ids).
+ *            UNSUPPORTED (a field of a newer version); OUT_OF_MEMORY (scratch, with group ids); STATE
+ *            (context in use). Nothing is written unless OK.
  *  Out:      out, count f32; may be rewards.
  *  In:       rewards, count f32.
  *  Values:   group_size >= 1, ignored with group ids.

@@ -90,6 +90,9 @@ static gradreg_status read_policy(gradreg_policy *p, const gradreg_policy *calle
 
 static gradreg_status check_offsets(const gradreg_policy_batch *b)
 {
+    GR_REQUIRE((uintptr_t)b->row_offsets % 8 == 0,
+               "batch.row_offsets = %p is not aligned to 8 bytes",
+               (const void *)b->row_offsets);
     GR_REQUIRE(b->row_offsets[0] == 0, "batch.row_offsets[0] is %lld, must be 0",
                (long long)b->row_offsets[0]);
     for (size_t i = 0; i < b->sequences; i++)
@@ -106,6 +109,8 @@ static gradreg_status count_tokens(size_t *out, const gradreg_policy_batch *b)
     if (b->row_offsets != NULL) {
         GR_TRY(check_offsets(b));
         *out = (size_t)b->row_offsets[b->sequences];
+        GR_REQUIRE(*out <= SIZE_MAX / 16, "batch.row_offsets[%zu] = %zu is too large",
+                   b->sequences, *out);
         return GRADREG_OK;
     }
     GR_REQUIRE(b->length == 0 || b->sequences <= SIZE_MAX / 16 / b->length,
@@ -121,18 +126,22 @@ typedef struct token_array {
     size_t alignment;
 } token_array;
 
-static gradreg_status check_arrays(const gradreg_policy_batch *b, const gradreg_policy *p)
+/* Without tokens only the groups are looked at. */
+static gradreg_status check_arrays(const gradreg_policy_batch *b, const gradreg_policy *p,
+                                   int some)
 {
+    const int rolls = p->rollout_mode != GRADREG_ROLLOUT_OFF;
+    const int by_prompt = p->aggregation == GRADREG_AGGREGATE_PROMPT_MEAN;
     const token_array arrays[] = {
-        { "logp", b->logp, 1, 4 },
+        { "logp", b->logp, some, 4 },
         { "old_logp", b->old_logp, 0, 4 },
-        { "ref_logp", b->ref_logp, p->kl != GRADREG_KL_NONE, 4 },
-        { "rollout_logp", b->rollout_logp, p->rollout_mode != GRADREG_ROLLOUT_OFF, 4 },
+        { "ref_logp", b->ref_logp, some && p->kl != GRADREG_KL_NONE, 4 },
+        { "rollout_logp", b->rollout_logp, some && rolls, 4 },
         { "token_weight", b->token_weight, 0, 4 },
-        { "entropy", b->entropy, p->entropy_coefficient != 0, 4 },
+        { "entropy", b->entropy, some && p->entropy_coefficient != 0, 4 },
         { "mask", b->mask, 0, 1 },
-        { "advantages", b->advantages, 1, 4 },
-        { "group", b->group, p->aggregation == GRADREG_AGGREGATE_PROMPT_MEAN, 4 },
+        { "advantages", b->advantages, some, 4 },
+        { "group", b->group, by_prompt && b->sequences > 0, 4 },
     };
     for (size_t i = 0; i < sizeof(arrays) / sizeof(*arrays); i++) {
         GR_REQUIRE(arrays[i].at != NULL || !arrays[i].needed,
@@ -144,29 +153,53 @@ static gradreg_status check_arrays(const gradreg_policy_batch *b, const gradreg_
     return GRADREG_OK;
 }
 
-static int overlaps(const void *a, size_t a_bytes, const void *b, size_t b_bytes)
+/* ---- what is written ------------------------------------------------------------- */
+
+typedef struct span {
+    const char *name;
+    const void *at;
+    size_t bytes;
+} span;
+
+static int overlap(const span *a, const span *b)
 {
-    const uintptr_t x = (uintptr_t)a, y = (uintptr_t)b;
-    return a != NULL && b != NULL && x < y + b_bytes && y < x + a_bytes;
+    const uintptr_t x = (uintptr_t)a->at, y = (uintptr_t)b->at;
+    return x != 0 && y != 0 && x < y + b->bytes && y < x + a->bytes;
 }
 
+/* The gradient may replace the log-probs; nothing else that is written is also read. */
 static gradreg_status check_outputs(const gr_policy_task *t, size_t tokens)
 {
     const gradreg_policy_batch *b = &t->batch;
-    const size_t bytes = tokens * sizeof(float);
-    const void *inputs[] = { b->old_logp, b->ref_logp, b->rollout_logp, b->token_weight,
-                             b->entropy };
-    static const char *const names[] = { "old_logp", "ref_logp", "rollout_logp", "token_weight",
-                                         "entropy" };
-    GR_REQUIRE(t->dlogp == b->logp || !overlaps(t->dlogp, bytes, b->logp, bytes),
-               "out.dlogp overlaps batch.logp without being the same");
-    GR_REQUIRE(!overlaps(t->dentropy, bytes, t->dlogp, bytes) &&
-                   !overlaps(t->dentropy, bytes, b->logp, bytes),
-               "out.dentropy overlaps out.dlogp or batch.logp");
-    for (size_t i = 0; i < sizeof(inputs) / sizeof(*inputs); i++)
-        GR_REQUIRE(!overlaps(t->dlogp, bytes, inputs[i], bytes) &&
-                       !overlaps(t->dentropy, bytes, inputs[i], bytes),
-                   "out.dlogp or out.dentropy overlaps batch.%s", names[i]);
+    const size_t bytes = tokens * sizeof(float), rows = b->sequences;
+    const span outputs[] = {
+        { "out.dlogp", t->dlogp, bytes },
+        { "out.dentropy", t->dentropy, bytes },
+        { "metrics", t->metrics, sizeof(*t->metrics) },
+    };
+    const span inputs[] = {
+        { "batch.logp", b->logp, bytes },
+        { "batch.old_logp", b->old_logp, bytes },
+        { "batch.ref_logp", b->ref_logp, bytes },
+        { "batch.rollout_logp", b->rollout_logp, bytes },
+        { "batch.token_weight", b->token_weight, bytes },
+        { "batch.entropy", b->entropy, bytes },
+        { "batch.mask", b->mask, tokens },
+        { "batch.advantages", b->advantages,
+          b->advantages_per_token ? bytes : rows * sizeof(float) },
+        { "batch.group", b->group, rows * sizeof(int32_t) },
+        { "batch.row_offsets", b->row_offsets, (rows + 1) * sizeof(int64_t) },
+    };
+    for (size_t o = 0; o < sizeof(outputs) / sizeof(*outputs); o++) {
+        for (size_t k = o + 1; k < sizeof(outputs) / sizeof(*outputs); k++)
+            GR_REQUIRE(!overlap(&outputs[o], &outputs[k]), "%s = %p overlaps %s = %p",
+                       outputs[o].name, outputs[o].at, outputs[k].name, outputs[k].at);
+        for (size_t i = 0; i < sizeof(inputs) / sizeof(*inputs); i++)
+            GR_REQUIRE((o == 0 && i == 0 && t->dlogp == b->logp) ||
+                           !overlap(&outputs[o], &inputs[i]),
+                       "%s = %p overlaps %s = %p", outputs[o].name, outputs[o].at,
+                       inputs[i].name, inputs[i].at);
+    }
     return GRADREG_OK;
 }
 
@@ -192,8 +225,7 @@ static gradreg_status read_batch(gr_policy_task *t, const gradreg_policy_batch *
     GR_REQUIRE(b->advantages_per_token == 0 || b->advantages_per_token == 1,
                "batch.advantages_per_token is %d, must be 0 or 1", b->advantages_per_token);
     GR_TRY(count_tokens(&tokens, b));
-    if (tokens > 0)
-        GR_TRY(check_arrays(b, &t->policy));
+    GR_TRY(check_arrays(b, &t->policy, tokens > 0));
     t->longest = longest_row(b);
     return tokens > 0 ? check_outputs(t, tokens) : GRADREG_OK;
 }
@@ -225,7 +257,8 @@ gradreg_status gradreg_policy_scratch_bytes(size_t *out, size_t sequences)
 {
     GR_ENTER();
     GR_REQUIRE_POINTER(out);
-    GR_REQUIRE(sequences <= (size_t)1 << 40, "sequences is %zu, must be at most 2^40", sequences);
+    GR_REQUIRE(sequences <= (size_t)1 << 40, "sequences is %zu, must be at most 2^40",
+               sequences);
     *out = scratch_bytes(sequences);
     return GRADREG_OK;
 }
@@ -244,7 +277,8 @@ static gradreg_status run(gradreg_context *context, gr_policy_task *t)
 
 gradreg_status gradreg_policy_loss(gradreg_context *context, gradreg_policy_metrics *metrics,
                                    gradreg_policy_gradient *out,
-                                   const gradreg_policy_batch *batch, const gradreg_policy *policy)
+                                   const gradreg_policy_batch *batch,
+                                   const gradreg_policy *policy)
 {
     gr_policy_task task;
     GR_ENTER();
@@ -255,17 +289,18 @@ gradreg_status gradreg_policy_loss(gradreg_context *context, gradreg_policy_metr
     GR_REQUIRE_POINTER(policy);
     GR_TRY(read_policy(&task.policy, policy));
     GR_TRY(read_gradient(&task, out));
-    GR_TRY(read_batch(&task, batch));
+    task.metrics = metrics;
     if (metrics != NULL)
         GR_TRY(gradreg_i_struct_check(metrics, sizeof(*metrics), "metrics"));
-    task.metrics = metrics;
+    GR_TRY(read_batch(&task, batch));
     GR_TRY(gradreg_i_busy_enter(&context->busy, "context"));
     const gradreg_status status = run(context, &task);
     gradreg_i_busy_leave(&context->busy);
     return status;
 }
 
-gradreg_status gradreg_policy_metrics_read(gradreg_context *context, gradreg_policy_metrics *out,
+gradreg_status gradreg_policy_metrics_read(gradreg_context *context,
+                                           gradreg_policy_metrics *out,
                                            const gradreg_policy_metrics *metrics)
 {
     GR_ENTER();
@@ -273,5 +308,13 @@ gradreg_status gradreg_policy_metrics_read(gradreg_context *context, gradreg_pol
     GR_REQUIRE_POINTER(out);
     GR_REQUIRE_POINTER(metrics);
     GR_TRY(gradreg_i_struct_check(out, sizeof(*out), "out"));
-    return gradreg_i_backend_losses(context)->read_metrics(context, out, metrics);
+    const span from = { "metrics", metrics, sizeof(*metrics) };
+    const span to = { "out", out, sizeof(*out) };
+    GR_REQUIRE(!overlap(&from, &to), "out = %p overlaps metrics = %p", (void *)out,
+               (const void *)metrics);
+    GR_TRY(gradreg_i_busy_enter(&context->busy, "context"));
+    const gradreg_status status =
+        gradreg_i_backend_losses(context)->read_metrics(context, out, metrics);
+    gradreg_i_busy_leave(&context->busy);
+    return status;
 }

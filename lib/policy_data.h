@@ -43,6 +43,15 @@ typedef struct gr_policy_task {
     double longest; /* row length */
 } gr_policy_task;
 
+/* Rewards, checked. */
+typedef struct gr_advantage_task {
+    gradreg_advantage_params params;
+    float *out;
+    const float *rewards;
+    size_t count, group_size;
+    int64_t *order; /* with group ids: reward numbers by group */
+} gr_advantage_task;
+
 /* Denominators, once they are known. */
 typedef struct gr_policy_totals {
     double tokens, sequences, prompts; /* as divided by, never 0 */

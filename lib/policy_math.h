@@ -51,11 +51,13 @@ GR_FN gr_surrogate gr_surrogate_clipped(const gradreg_policy *p, double r, doubl
     if (a == 0.0) /* inf * 0 is not a loss */
         return s;
     const int capped = p->cap > 0.0 && r > p->cap;
-    const double plain = (capped ? p->cap : r) * a;
-    const double clipped = gr_clamp(r, 1.0 - p->clip_low, 1.0 + p->clip_high) * a;
-    s.rho = -(plain < clipped ? plain : clipped);
-    s.by_log_ratio = plain <= clipped && !capped ? -r * a : 0.0;
-    s.flags = plain <= clipped && capped ? GR_TOKEN_LIMITED : 0;
+    const double inside = gr_clamp(r, 1.0 - p->clip_low, 1.0 + p->clip_high);
+    const double plain = (capped ? p->cap : r) * a, clipped = inside * a;
+    const int takes_plain = plain <= clipped;
+    s.rho = -(takes_plain ? plain : clipped);
+    /* A cap below 1 + clip_high leaves the clipped branch to ratios that nothing has clipped. */
+    s.by_log_ratio = (takes_plain ? capped : inside != r) ? 0.0 : -r * a;
+    s.flags = takes_plain && capped ? GR_TOKEN_LIMITED : 0;
     if (a < 0.0 && p->dual_clip > 0.0 && s.rho > -p->dual_clip * a) {
         s.rho = -p->dual_clip * a;
         s.by_log_ratio = 0.0;
@@ -69,7 +71,7 @@ GR_FN gr_surrogate gr_surrogate_weight(const gradreg_policy *p, double r, double
 {
     const double low = 1.0 - p->clip_low, high = 1.0 + p->clip_high;
     const double w = a == 0.0 ? 0.0 : gr_clamp(r, low, high);
-    const gr_surrogate s = { -w * a * logp, 0.0, -w * a, 0 };
+    const gr_surrogate s = { logp == 0.0 ? 0.0 : -w * a * logp, 0.0, -w * a, 0 };
     return s;
 }
 
@@ -79,8 +81,8 @@ GR_FN gr_surrogate gr_surrogate_gate(const gradreg_policy *p, double r, double a
     const double tau = a > 0.0 ? p->gate_positive : p->gate_negative;
     const double gate = 1.0 / (1.0 + gr_exp(-tau * (r - 1.0)));
     const double slope = gate * (1.0 - gate); /* 0 faster than any r grows */
-    const gr_surrogate s = { -4.0 / tau * gate * a, slope > 0.0 ? -4.0 * slope * r * a : 0.0, 0.0,
-                             0 };
+    const gr_surrogate s = { -4.0 / tau * gate * a, slope > 0.0 ? -4.0 * slope * r * a : 0.0,
+                             0.0, 0 };
     return s;
 }
 

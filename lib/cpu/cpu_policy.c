@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "../backend.h"
+#include "../params.h"
 #include "../policy_math.h"
 #include "../reduce.h"
 #include "../threads.h"
@@ -54,7 +55,7 @@ static enum token_kind read_token(token *out, const gr_policy_task *task, size_t
     const float rollout = rolls ? b->rollout_logp[i] : old;
     const float advantage = b->advantages[b->advantages_per_token ? i : row];
     const float weight = b->token_weight != NULL ? b->token_weight[i] : 1.0f;
-    const float entropy = p->entropy_coefficient != 0 ? b->entropy[i] : 0.0f;
+    const float entropy = b->entropy != NULL ? b->entropy[i] : 0.0f;
     const token t = { (double)logp,      (double)old,    (double)ref,    (double)rollout,
                       (double)advantage, (double)weight, (double)entropy };
     *out = t;
@@ -153,7 +154,8 @@ static double count_prompts(const gr_policy_task *task)
     gradreg_cpu_order_by_group(task->order, group, rows);
     for (size_t first = 0, end; first < rows; first = end) {
         double tokens = 0.0;
-        for (end = first; end < rows && group[task->order[end]] == group[task->order[first]]; end++)
+        for (end = first; end < rows && group[task->order[end]] == group[task->order[first]];
+             end++)
             tokens += task->rows[task->order[end]].sums[GR_POLICY_TOKENS];
         for (size_t k = first; k < end; k++)
             task->rows[task->order[k]].prompt_tokens = tokens;
@@ -250,7 +252,8 @@ static outcome work_out(const row_view *v, const token *t)
     o.flags |= o.surrogate.flags | o.kl.flags | (ratio.passes ? 0 : GR_TOKEN_LIMITED);
     o.rollout = token_rollout(v, t);
     o.weight = t->weight * o.rollout;
-    if (p->off_policy_threshold > 0.0 && t->advantage < 0.0 && v->drift > p->off_policy_threshold)
+    if (p->off_policy_threshold > 0.0 && t->advantage < 0.0 &&
+        v->drift > p->off_policy_threshold)
         o.weight = 0.0;
     return o;
 }
@@ -261,9 +264,9 @@ static double weighted(double weight, double x)
     return weight == 0.0 ? 0.0 : weight * x;
 }
 
-static double kl_ratio(const gradreg_policy *p, const outcome *o)
+static double times_kl_ratio(const gradreg_policy *p, const outcome *o, double x)
 {
-    return p->kl_ratio_weighted ? o->ratio : 1.0;
+    return p->kl_ratio_weighted ? weighted(o->ratio, x) : x;
 }
 
 /* d loss / d log s, over the row's tokens. */
@@ -278,7 +281,7 @@ static double shared_slope(const row_view *v)
         const outcome o = work_out(v, &tok);
         double slope = weighted(o.weight, o.surrogate.by_log_ratio);
         if (p->kl_ratio_weighted)
-            slope += p->kl_coefficient * o.kl.k * o.ratio;
+            slope += weighted(p->kl_coefficient, times_kl_ratio(p, &o, o.kl.k));
         acc[t % GR_ACCUMULATORS] = acc[t % GR_ACCUMULATORS] + v->weight * slope;
     }
     return gr_tree_doubles(acc);
@@ -290,10 +293,10 @@ static double token_gradient(const row_view *v, const outcome *o, double slope)
     double g = weighted(o->weight, o->surrogate.by_logp +
                                        (o->own_passes ? o->surrogate.by_log_ratio : 0.0));
     if (p->kl != GRADREG_KL_NONE) {
-        double k = o->kl.by_logp * kl_ratio(p, o);
+        double k = times_kl_ratio(p, o, o->kl.by_logp);
         if (p->kl_ratio_weighted && o->own_passes)
-            k += o->kl.k * o->ratio;
-        g += p->kl_coefficient * k;
+            k += times_kl_ratio(p, o, o->kl.k);
+        g += weighted(p->kl_coefficient, k);
     }
     g *= v->weight;
     return o->shared_passes ? g + slope / v->tokens : g;
@@ -303,7 +306,7 @@ static void add_outcome(row_sums *s, size_t t, const row_view *v, const outcome 
                         const token *tok)
 {
     const gradreg_policy *p = &v->task->policy;
-    const double k = o->kl.k * kl_ratio(p, o);
+    const double k = times_kl_ratio(p, o, o->kl.k);
     add(s, GR_POLICY_RHO, t, v->weight * weighted(o->weight, o->surrogate.rho));
     add(s, GR_POLICY_WEIGHTED_KL, t, v->weight * k);
     add(s, GR_POLICY_KL, t, k);
@@ -400,9 +403,11 @@ static void write_metrics(const gr_policy_task *task, const gr_policy_totals *to
     const int by_row = gr_shares_ratio(p) && p->surrogate != GRADREG_SURROGATE_GEOMETRIC_MEAN;
     const double weights = fold_rows(task, GR_POLICY_WEIGHT);
     const double squares = fold_rows(task, GR_POLICY_WEIGHT_SQUARES);
-#define MEAN(sum) (by_row ? row_mean(task, sum, totals->own_rows) : fold_rows(task, sum) / or_one(n))
+#define MEAN(sum) \
+    (by_row ? row_mean(task, sum, totals->own_rows) : fold_rows(task, sum) / or_one(n))
     m.policy_loss = fold_rows(task, GR_POLICY_RHO);
-    m.loss = m.policy_loss + p->kl_coefficient * fold_rows(task, GR_POLICY_WEIGHTED_KL) -
+    m.loss = m.policy_loss +
+             weighted(p->kl_coefficient, fold_rows(task, GR_POLICY_WEIGHTED_KL)) -
              p->entropy_coefficient * p->loss_scale * fold_rows(task, GR_POLICY_ENTROPY) /
                  totals->tokens;
     m.kl = fold_rows(task, GR_POLICY_KL) / or_one(n);
@@ -460,13 +465,5 @@ gradreg_status gradreg_cpu_policy_loss(gradreg_context *context, const gr_policy
     gradreg_i_parallel(context, chunks, walk_rows, &w);
     if (task->metrics != NULL)
         write_metrics(task, &w.totals);
-    return GRADREG_OK;
-}
-
-gradreg_status gradreg_cpu_read_metrics(gradreg_context *context, gradreg_policy_metrics *out,
-                                        const gradreg_policy_metrics *metrics)
-{
-    (void)context;
-    gradreg_i_struct_write(out, metrics, sizeof(*metrics));
     return GRADREG_OK;
 }
