@@ -1052,6 +1052,307 @@ GRADREG_API gradreg_status gradreg_regularizer_state_save(gradreg_regularizer *r
 GRADREG_API gradreg_status gradreg_regularizer_state_load(gradreg_regularizer *regularizer,
                                                           const void *state, size_t bytes);
 
+/* ==================================================================== policy losses */
+
+/* What all policy losses share. Token log-probs l_t of the policy being trained, old l_t' of the
+ * policy that the ratio is taken against, reference, and rollout engine; a mask; advantages A.
+ *
+ *      L = scale * ( sum over tokens of w_t (W_t rho_t + beta k_t)  -  c * mean entropy )
+ *
+ * rho: the surrogate of ratio and advantage; W: token weight times rollout correction, a constant;
+ * k: the KL estimate; w: the aggregation's weight, whose denominators are an argument or counted over
+ * the same tokens as the numerator. Minimization sign. Masked positions are never read, tokens with a
+ * log-prob that is not finite leave numerator and denominators and are counted. */
+
+/** Which ratio the surrogate sees. d_t = l_t - l_t'. Source: losses of TRL, verl and their papers. */
+typedef int32_t gradreg_ratio_level;
+enum {
+    GRADREG_RATIO_TOKEN = 1,         /**< r_t = exp(d_t) (default) */
+    GRADREG_RATIO_SEQUENCE = 2,      /**< s = exp(mean of d_t over the sequence) (GSPO) */
+    GRADREG_RATIO_SEQUENCE_TOKEN = 3 /**< value s, gradient of r_t alone (GSPO-token) */
+};
+/** rho as a function of the ratio r and the advantage A. */
+typedef int32_t gradreg_surrogate;
+enum {
+    GRADREG_SURROGATE_CLIPPED = 1,        /**< -min(r A, clip(r) A) (default) */
+    GRADREG_SURROGATE_CLIPPED_WEIGHT = 2, /**< -clip(r) A l, clip(r) a constant (CISPO) */
+    GRADREG_SURROGATE_SOFT_GATE = 3,      /**< -(4/tau) sigmoid(tau (r - 1)) A (SAPO) */
+    GRADREG_SURROGATE_GEOMETRIC_MEAN = 4, /**< -A exp(mean of clipped d_t) per sequence (GMPO) */
+    GRADREG_SURROGATE_PLAIN = 5           /**< -A l (REINFORCE, GPG) */
+};
+/** k as a function of u = l_ref - l. */
+typedef int32_t gradreg_kl;
+enum {
+    GRADREG_KL_NONE = 1, /**< default */
+    GRADREG_KL_K1 = 2,   /**< -u */
+    GRADREG_KL_K2 = 3,   /**< u^2 / 2 */
+    GRADREG_KL_K3 = 4,   /**< exp(u) - u - 1 */
+    GRADREG_KL_ABS = 5   /**< |u| */
+};
+/** w_t; n_i tokens in sequence i, N in the batch, B sequences. */
+typedef int32_t gradreg_aggregation;
+enum {
+    GRADREG_AGGREGATE_SEQUENCE_MEAN = 1,   /**< 1 / (B n_i) (GRPO, default) */
+    GRADREG_AGGREGATE_TOKEN_MEAN = 2,      /**< 1 / N (BNPO, DAPO) */
+    GRADREG_AGGREGATE_CONSTANT = 3,        /**< 1 / (B max_length) (Dr. GRPO) */
+    GRADREG_AGGREGATE_SEQUENCE_SUM = 4,    /**< 1 / B */
+    GRADREG_AGGREGATE_LENGTH_WEIGHTED = 5, /**< n_i / (B n_i) (LUSPO) */
+    GRADREG_AGGREGATE_PROMPT_MEAN = 6      /**< 1 / (prompts * tokens of the prompt), a prompt's
+                                                sequences being in one call */
+};
+/** What is made of the rollout engine's log-probs l_s: weight exp(l' - l_s), per token or summed over
+ *  the sequence, cut off at [rollout_low, rollout_high] or zeroed outside. */
+typedef int32_t gradreg_rollout_mode;
+enum {
+    GRADREG_ROLLOUT_OFF = 1, /**< default */
+    GRADREG_ROLLOUT_TOKEN_TRUNCATE = 2,
+    GRADREG_ROLLOUT_TOKEN_MASK = 3,
+    GRADREG_ROLLOUT_SEQUENCE_TRUNCATE = 4,
+    GRADREG_ROLLOUT_SEQUENCE_MASK = 5
+};
+
+/** A policy loss as a composition. Start from gradreg_policy_preset(). Frozen at 256 bytes. */
+typedef struct gradreg_policy {
+    uint32_t struct_size;
+    gradreg_ratio_level ratio_level;  /**< default TOKEN */
+    gradreg_surrogate surrogate;      /**< default CLIPPED */
+    gradreg_kl kl;                    /**< default NONE */
+    gradreg_aggregation aggregation;  /**< default SEQUENCE_MEAN */
+    gradreg_rollout_mode rollout_mode; /**< default OFF */
+    int32_t kl_ratio_weighted;        /**< 1: r_t k_t, or s k_t with a sequence ratio. Default 0 */
+    int32_t count_empty_rows;         /**< 1: sequences without a token count in B. Default 0 */
+    double clip_low;  /**< distance from 1 (GEOMETRIC_MEAN: of d from 0) downwards, in [0, inf].
+                           Default 0.2 */
+    double clip_high; /**< upwards, in [0, inf]. Default 0.2 */
+    double cap;       /**< CLIPPED: the unclipped branch sees min(r, cap). 0 (default) = off, else > 1 */
+    double dual_clip; /**< CLIPPED: for A < 0 rho is at most -dual_clip A. 0 (default) = off, else > 1 */
+    double gate_positive;   /**< SOFT_GATE: tau for A > 0, > 0. Default 1 */
+    double gate_negative;   /**< tau otherwise, > 0. Default 1.05 */
+    double log_ratio_limit; /**< d is clamped to +-this, gradient 0 beyond. 0 (default) = off */
+    double kl_coefficient;  /**< beta, finite. Default 0: a kl is only measured */
+    double kl_limit;        /**< k is clamped to +-this, gradient 0 beyond. 0 (default) = off */
+    double entropy_coefficient;  /**< c, finite. Default 0 */
+    double off_policy_threshold; /**< rho is left out of sequences with A < 0 whose mean of (l_s - l), or
+                                      (l' - l) without rollout log-probs, exceeds this. 0 (default) =
+                                      off */
+    double rollout_low;  /**< default 0 */
+    double rollout_high; /**< default 3; > rollout_low */
+    double token_total;    /**< N over all micro-batches and ranks; 0 (default) = this batch's own */
+    double sequence_total; /**< B likewise */
+    double prompt_total;   /**< prompts likewise */
+    double max_length;     /**< CONSTANT; 0 (default) = the batch's length (packed: longest row) */
+    double loss_scale;     /**< 0 = default 1 */
+    uint64_t reserved[10];
+} gradreg_policy;
+
+#define GRADREG_POLICY_INIT                                                                     \
+    {                                                                                           \
+        (uint32_t)sizeof(gradreg_policy), GRADREG_RATIO_TOKEN, GRADREG_SURROGATE_CLIPPED,       \
+            GRADREG_KL_NONE, GRADREG_AGGREGATE_SEQUENCE_MEAN, GRADREG_ROLLOUT_OFF, 0, 0, 0.2,   \
+            0.2, 0.0, 0.0, 1.0, 1.05, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3.0, 0.0, 0.0, 0.0, 0.0,    \
+            1.0, {0, 0, 0, 0, 0, 0, 0, 0, 0, 0}                                                 \
+    }
+
+/** What the loss is computed over. Layout of all token arrays: [sequences x length], or packed, row i
+ *  at row_offsets[i] .. row_offsets[i + 1]. */
+typedef struct gradreg_policy_batch {
+    uint32_t struct_size;
+    int32_t advantages_per_token; /**< 1: advantages has the layout of logp. Default 0: one a sequence */
+    size_t sequences;             /**< rows; 0 is allowed */
+    size_t length;                /**< padded row length; packed: ignored */
+    const int64_t *row_offsets; /**< sequences + 1 ascending, first 0; NULL (default) = padded. Host */
+    const float *logp;          /**< l_t of the policy being trained */
+    const float *old_logp;      /**< l_t': at the clean weights, a constant of both passes of a
+                                     regularized step. NULL: the on-policy shorthand l' = l, which has
+                                     the right gradient and another function's Hessian */
+    const float *ref_logp;     /**< needed with a KL */
+    const float *rollout_logp; /**< needed with a rollout_mode */
+    const float *token_weight; /**< >= 0, multiplies rho; NULL = 1 */
+    const float *entropy;      /**< H_t in nats; needed with an entropy_coefficient, else measured */
+    const uint8_t *mask;       /**< nonzero = counts; NULL = all */
+    const float *advantages;
+    const int32_t *group; /**< prompt id per sequence, any numbers; needed for PROMPT_MEAN. Host */
+} gradreg_policy_batch;
+
+#define GRADREG_POLICY_BATCH_INIT                                                               \
+    {                                                                                           \
+        (uint32_t)sizeof(gradreg_policy_batch), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0           \
+    }
+
+/** Where the gradient goes. Layout of logp; masked and non-finite positions become 0. */
+typedef struct gradreg_policy_gradient {
+    uint32_t struct_size;
+    uint32_t reserved0;
+    float *dlogp;    /**< dL/dl_t; may be logp itself */
+    float *dentropy; /**< dL/dH_t; may be NULL while entropy_coefficient is 0 */
+} gradreg_policy_gradient;
+
+#define GRADREG_POLICY_GRADIENT_INIT                                                            \
+    {                                                                                           \
+        (uint32_t)sizeof(gradreg_policy_gradient), 0, 0, 0                                      \
+    }
+
+/** What the loss saw. Fractions and means over tokens that count; with GRADREG_RATIO_SEQUENCE ratio
+ *  and clip figures over sequences that have one. 0 where nothing counts (ratios and effective sample
+ *  size: 1). */
+typedef struct gradreg_policy_metrics {
+    uint32_t struct_size;
+    uint32_t reserved0;
+    double loss;
+    double policy_loss;         /**< without KL and entropy */
+    double kl;                  /**< mean of k_t, with its ratio if kl_ratio_weighted */
+    double entropy;             /**< mean of H_t; 0 without entropies */
+    double ratio_mean;
+    double ratio_min;
+    double ratio_max;
+    double clip_low_fraction;   /**< ratio below 1 - clip_low with A < 0 (GEOMETRIC_MEAN: d below
+                                     -clip_low; PLAIN: none) */
+    double clip_high_fraction;  /**< ratio above 1 + clip_high with A > 0 (likewise) */
+    double limited_fraction;    /**< cap, dual_clip, log_ratio_limit or kl_limit took hold */
+    double effective_sample_size; /**< (sum W)^2 / (N sum W^2) of rollout weights; 1 without */
+    uint64_t tokens;            /**< that count */
+    uint64_t sequences;         /**< rows */
+    uint64_t empty_sequences;   /**< rows in which nothing counts */
+    uint64_t non_finite;        /**< tokens left out because an input is not finite */
+    uint64_t reserved1[3];
+} gradreg_policy_metrics;
+
+#define GRADREG_POLICY_METRICS_INIT                                                             \
+    {                                                                                           \
+        (uint32_t)sizeof(gradreg_policy_metrics), 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0,    \
+            0.0, 0.0, 0.0, 0, 0, 0, 0, {0, 0, 0}                                                \
+    }
+
+/** As gradreg_context_params_init().  Returns: as there.  Stream: none.  Threads: any.  Since: 0.1 */
+GRADREG_API gradreg_status gradreg_policy_init(gradreg_policy *out, size_t struct_size);
+/** As gradreg_context_params_init().  Returns: as there.  Stream: none.  Threads: any.  Since: 0.1 */
+GRADREG_API gradreg_status gradreg_policy_batch_init(gradreg_policy_batch *out,
+                                                     size_t struct_size);
+/** As gradreg_context_params_init().  Returns: as there.  Stream: none.  Threads: any.  Since: 0.1 */
+GRADREG_API gradreg_status gradreg_policy_gradient_init(gradreg_policy_gradient *out,
+                                                        size_t struct_size);
+/** As gradreg_context_params_init().  Returns: as there.  Stream: none.  Threads: any.  Since: 0.1 */
+GRADREG_API gradreg_status gradreg_policy_metrics_init(gradreg_policy_metrics *out,
+                                                       size_t struct_size);
+
+/** A loss of the literature, or with "@trl", "@verl" a framework's own constants and rules. Names and
+ *  derivations: docs/losses.md.
+ *
+ *  Returns:  OK; INVALID_ARGUMENT for an unknown name (the sentence lists the known ones).
+ *  Out:      out, host, every field.
+ *  In:       name, host, zero-terminated.
+ *  Stream:   none.  Threads: any.  Since: 0.1.  Source: docs/losses.md
+ */
+GRADREG_API gradreg_status gradreg_policy_preset(gradreg_policy *out, const char *name);
+
+/** The i-th preset's name, for lists; NULL past the last.
+ *
+ *  Returns:  a static string or NULL.
+ *  Stream:   none.  Threads: any.  Since: 0.1
+ */
+GRADREG_API const char *gradreg_policy_preset_name(size_t index);
+
+/** Scratch that gradreg_policy_loss() takes from the context for such a batch; hand it to
+ *  gradreg_context_reserve() ahead of time, else the first large call allocates.
+ *
+ *  Returns:  OK; INVALID_ARGUMENT.
+ *  Out:      out, host.
+ *  Values:   sequences, rows.
+ *  Stream:   none.  Threads: any.  Since: 0.1
+ */
+GRADREG_API gradreg_status gradreg_policy_scratch_bytes(size_t *out, size_t sequences);
+
+/** Loss, gradient and metrics of a batch of sequences: the formula at the head of this section.
+ *
+ *  In double per token, rounded once; sums in a fixed order. Exact gradients, sequence ratios and
+ *  their products with the KL included. Nothing that counts: loss 0, gradient 0.
+ *
+ *  Returns:  OK; INVALID_ARGUMENT; UNSUPPORTED (a field of a newer version); OUT_OF_MEMORY (scratch);
+ *            STATE (context in use). Nothing is written unless OK.
+ *  Out:      metrics, backend memory, with struct_size set, may be NULL; out. No overlap with each other
+ *            or with what is read, but out.dlogp may be batch.logp.
+ *  In:       batch, policy.
+ *  Stream:   queued (CPU: finished).  Threads: the context's only user.  Since: 0.1
+ *  Source:   the papers and implementations named in docs/losses.md
+ */
+GRADREG_API gradreg_status gradreg_policy_loss(gradreg_context *context,
+                                               gradreg_policy_metrics *metrics,
+                                               gradreg_policy_gradient *out,
+                                               const gradreg_policy_batch *batch,
+                                               const gradreg_policy *policy);
+
+/** Copy metrics from backend memory to the host.
+ *
+ *  Returns:  OK; INVALID_ARGUMENT; STATE (context in use).
+ *  Out:      out, host, with struct_size set; not metrics itself.
+ *  In:       metrics, backend memory.
+ *  Stream:   waits.  Threads: the context's only user.  Since: 0.1
+ */
+GRADREG_API gradreg_status gradreg_policy_metrics_read(gradreg_context *context,
+                                                       gradreg_policy_metrics *out,
+                                                       const gradreg_policy_metrics *metrics);
+
+/* ==================================================================== advantages */
+
+typedef int32_t gradreg_baseline;
+enum {
+    GRADREG_BASELINE_GROUP_MEAN = 1,    /**< R - mean of the group (default) */
+    GRADREG_BASELINE_LEAVE_ONE_OUT = 2, /**< R - mean of the others (RLOO) */
+    GRADREG_BASELINE_NONE = 3           /**< R */
+};
+typedef int32_t gradreg_scale;
+enum {
+    GRADREG_SCALE_NONE = 1,      /**< (default) */
+    GRADREG_SCALE_GROUP_STD = 2, /**< / (standard deviation of the group + epsilon) */
+    GRADREG_SCALE_BATCH_STD = 3  /**< / (standard deviation of all rewards + epsilon) */
+};
+/** A group with one usable reward. */
+typedef int32_t gradreg_singleton;
+enum {
+    GRADREG_SINGLETON_ZERO = 1,  /**< advantage 0 (default; TRL) */
+    GRADREG_SINGLETON_REWARD = 2 /**< baseline 0 and deviation 1: R / (1 + epsilon) with GROUP_STD (verl),
+                                      R without a scale */
+};
+
+/** How rewards become advantages. Standard deviations are Bessel-corrected, computed in double in two
+ *  passes, and where one is 0 its rewards get 0. A reward that is NaN or infinite is left out and gets
+ *  0. */
+typedef struct gradreg_advantage_params {
+    uint32_t struct_size;
+    gradreg_baseline baseline;   /**< default GROUP_MEAN */
+    gradreg_scale scale;         /**< default NONE */
+    gradreg_singleton singleton; /**< default ZERO */
+    double epsilon;              /**< >= 0. Default 1e-4 */
+    const int32_t *group;        /**< host, group id per reward, any numbers, any order; NULL (default)
+                                      = consecutive groups of group_size */
+} gradreg_advantage_params;
+
+#define GRADREG_ADVANTAGE_PARAMS_INIT                                                           \
+    {                                                                                           \
+        (uint32_t)sizeof(gradreg_advantage_params), GRADREG_BASELINE_GROUP_MEAN,                \
+            GRADREG_SCALE_NONE, GRADREG_SINGLETON_ZERO, 1e-4, 0                                 \
+    }
+
+/** As gradreg_context_params_init().  Returns: as there.  Stream: none.  Threads: any.  Since: 0.1 */
+GRADREG_API gradreg_status gradreg_advantage_params_init(gradreg_advantage_params *out,
+                                                         size_t struct_size);
+
+/** Advantages of a batch of rewards, group by group.
+ *
+ *  Returns:  OK; INVALID_ARGUMENT (count must be a multiple of group_size, unless group is given);
+ *            UNSUPPORTED (a field of a newer version); OUT_OF_MEMORY (scratch, with group ids); STATE
+ *            (context in use). Nothing is written unless OK.
+ *  Out:      out, count f32; may be rewards.
+ *  In:       rewards, count f32.
+ *  Values:   group_size >= 1, ignored with group ids.
+ *  Stream:   queued (CPU: finished).  Threads: the context's only user.  Since: 0.1
+ *  Source:   GRPO arXiv:2402.03300, Dr. GRPO arXiv:2503.20783, RLOO
+ */
+GRADREG_API gradreg_status gradreg_advantages(gradreg_context *context, float *out,
+                                              const float *rewards, size_t count,
+                                              size_t group_size,
+                                              const gradreg_advantage_params *params);
+
 #ifdef __cplusplus
 }
 #endif

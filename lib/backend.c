@@ -10,3 +10,9 @@ const gr_backend_ops *gradreg_i_backend_ops(const gradreg_context *context)
     (void)context; /* contexts of other backends cannot be created in this build */
     return &gradreg_cpu_backend;
 }
+
+const gr_loss_ops *gradreg_i_backend_losses(const gradreg_context *context)
+{
+    (void)context;
+    return &gradreg_cpu_losses;
+}

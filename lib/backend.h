@@ -12,6 +12,7 @@
 
 #include "context.h"
 #include "gradreg.h"
+#include "policy_data.h"
 #include "step.h"
 #include "table.h"
 
@@ -123,5 +124,16 @@ typedef struct gr_backend_ops {
 } gr_backend_ops;
 
 const gr_backend_ops *gradreg_i_backend_ops(const gradreg_context *context);
+
+/* What a backend must supply for the losses. Scratch has been found; every op is REQUIRED. */
+typedef struct gr_loss_ops {
+    gradreg_status (*policy_loss)(gradreg_context *context, const gr_policy_task *task);
+    gradreg_status (*advantages)(gradreg_context *context, const gr_advantage_task *task);
+    /* to the host; waits */
+    gradreg_status (*read_metrics)(gradreg_context *context, gradreg_policy_metrics *out,
+                                   const gradreg_policy_metrics *metrics);
+} gr_loss_ops;
+
+const gr_loss_ops *gradreg_i_backend_losses(const gradreg_context *context);
 
 #endif

@@ -355,7 +355,7 @@ gradreg_status gradreg_context_info(const gradreg_context *context,
     return GRADREG_OK;
 }
 
-static gradreg_status grow_scratch(gradreg_context *context, size_t bytes)
+gradreg_status gradreg_i_scratch(gradreg_context *context, size_t bytes)
 {
     if (bytes <= context->scratch_bytes)
         return GRADREG_OK;
@@ -374,7 +374,7 @@ gradreg_status gradreg_context_reserve(gradreg_context *context, size_t bytes)
     GR_ENTER();
     GR_REQUIRE_POINTER(context);
     GR_TRY(gradreg_i_busy_enter(&context->busy, "context"));
-    const gradreg_status status = grow_scratch(context, bytes);
+    const gradreg_status status = gradreg_i_scratch(context, bytes);
     gradreg_i_busy_leave(&context->busy);
     return status;
 }

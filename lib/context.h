@@ -53,6 +53,9 @@ void gradreg_i_release(gradreg_context *context, void *pointer, size_t bytes,
 void gradreg_i_log(gradreg_context *context, gradreg_log_level level, const char *format, ...)
     GR_PRINTF(3, 4);
 
+/* context->scratch of at least this size, for the holder of context->busy. */
+gradreg_status gradreg_i_scratch(gradreg_context *context, size_t bytes);
+
 /* A context with children cannot be destroyed. */
 void gradreg_i_child_add(gradreg_context *context);
 void gradreg_i_child_remove(gradreg_context *context);

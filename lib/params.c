@@ -112,3 +112,11 @@ GR_DEFINE_INIT(gradreg_regularizer_params_init, gradreg_regularizer_params, 1,
                GRADREG_REGULARIZER_PARAMS_INIT)
 GR_DEFINE_INIT(gradreg_buffers_init, gradreg_buffers, 1, GRADREG_BUFFERS_INIT)
 GR_DEFINE_INIT(gradreg_terms_init, gradreg_terms, 1, GRADREG_TERMS_INIT)
+GR_DEFINE_INIT(gradreg_policy_init, gradreg_policy, 1, GRADREG_POLICY_INIT)
+GR_DEFINE_INIT(gradreg_policy_batch_init, gradreg_policy_batch, 1, GRADREG_POLICY_BATCH_INIT)
+GR_DEFINE_INIT(gradreg_policy_gradient_init, gradreg_policy_gradient, 1,
+               GRADREG_POLICY_GRADIENT_INIT)
+GR_DEFINE_INIT(gradreg_policy_metrics_init, gradreg_policy_metrics, 1,
+               GRADREG_POLICY_METRICS_INIT)
+GR_DEFINE_INIT(gradreg_advantage_params_init, gradreg_advantage_params, 1,
+               GRADREG_ADVANTAGE_PARAMS_INIT)

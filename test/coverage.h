@@ -18,7 +18,8 @@ void coverage_open(void);
  * something that it had to refuse or to answer harmlessly. */
 void coverage_note(const char *call, gradreg_status status, bool bad);
 
-/* After it: prints what was covered and what is missing. False if anything is. */
-bool coverage_complete(const char *header_path);
+/* After it: prints what was covered and what is missing of the functions that `covers` says yes to;
+ * the rest is another suite's. False if anything is missing. */
+bool coverage_complete_of(const char *header_path, bool (*covers)(const char *name));
 
 #endif

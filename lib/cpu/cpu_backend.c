@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+#include "../params.h"
 #include "../terms.h"
 #include "cpu_pass.h"
 
@@ -122,4 +123,18 @@ const gr_backend_ops gradreg_cpu_backend = {
     .store = copy_bytes,
     .copy = copy_bytes,
     .host_reads = 1,
+};
+
+static gradreg_status read_metrics(gradreg_context *context, gradreg_policy_metrics *out,
+                                   const gradreg_policy_metrics *metrics)
+{
+    (void)context;
+    gradreg_i_struct_write(out, metrics, sizeof(*metrics));
+    return GRADREG_OK;
+}
+
+const gr_loss_ops gradreg_cpu_losses = {
+    .policy_loss = gradreg_cpu_policy_loss,
+    .advantages = gradreg_cpu_advantages,
+    .read_metrics = read_metrics,
 };

@@ -5,5 +5,12 @@
 #include "../backend.h"
 
 extern const gr_backend_ops gradreg_cpu_backend;
+extern const gr_loss_ops gradreg_cpu_losses;
+
+/* Numbers 0 .. count - 1 by group, equal ones in their order. Allocates nothing. */
+void gradreg_cpu_order_by_group(int64_t *order, const int32_t *group, size_t count);
+
+gradreg_status gradreg_cpu_policy_loss(gradreg_context *context, const gr_policy_task *task);
+gradreg_status gradreg_cpu_advantages(gradreg_context *context, const gr_advantage_task *task);
 
 #endif

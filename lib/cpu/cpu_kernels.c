@@ -49,8 +49,7 @@ GR_ALWAYS void gr_squares(const int type, const void *x, size_t n, float *lanes)
 {
     const size_t tile = type == GRADREG_TYPE_F32 ? TILE : 2 * TILE;
     size_t i = 0;
-    for (; i + tile <= n; i += tile) {
-        gr_prefetch_page(gr_at(type, x, i), tile * gr_size_of(type));
+    for (; i + tile <= n; i += tile)
         for (size_t lane = 0; lane < GR_LANES; lane += W) {
             gr_vf sum = gr_load_f32(lanes + lane);
             for (size_t row = 0; row < tile; row += GR_LANES) {
@@ -60,7 +59,6 @@ GR_ALWAYS void gr_squares(const int type, const void *x, size_t n, float *lanes)
             }
             gr_store_f32(lanes + lane, sum);
         }
-    }
     for (; i < n; i += W) {
         char padded[W * 4] = { 0 };
         const char *at = (const char *)x + i * gr_size_of(type);
@@ -288,14 +286,6 @@ GR_ALWAYS void gr_combine_rest(const int ordinary, const int G, const int read,
         memcpy(b->keep + i, keep, n * sizeof(float));
 }
 
-GR_ALWAYS void gr_combine_pages(const int G, const gr_combine_block *b, size_t i)
-{
-    gr_prefetch_page(gr_at(G, b->first, i), TILE * gr_size_of(G));
-    gr_prefetch_page(gr_at(G, b->second, i), TILE * gr_size_of(G));
-    if (b->clean != NULL)
-        gr_prefetch_page(gr_at(b->param_type, b->clean, i), TILE * gr_size_of(b->param_type));
-}
-
 GR_ALWAYS void gr_combine_restore(const gr_combine_block *b, size_t i, size_t n)
 {
     const size_t p = b->param_type == GRADREG_TYPE_F32 ? 4 : 2;
@@ -312,7 +302,6 @@ GR_ALWAYS void gr_combine_tiles(const int ordinary, const int G, const int read,
     gr_vf sums[GR_COMBINE_SUMS];
     size_t i = 0;
     for (; i + TILE <= n; i += TILE) {
-        gr_combine_pages(G, b, i);
         gr_combine_restore(b, i, TILE);
         for (size_t lane = 0; lane < GR_LANES; lane += W) {
             gr_lanes_load(sums, lanes, GR_COMBINE_SUMS, lane);

@@ -305,15 +305,6 @@ GR_ALWAYS void gr_prefetch(const void *p)
     __builtin_prefetch((const void *)((uintptr_t)p + GR_AHEAD));
 }
 
-/* Asks for one line of a page some pages on, while the loop is in a page's first `bytes` bytes, so
- * that the page's address is translated before the loop gets there. */
-GR_ALWAYS void gr_prefetch_page(const void *p, size_t bytes)
-{
-    const size_t page = 4096, pages = 4;
-    if (((uintptr_t)p & (page - 1)) < bytes)
-        __builtin_prefetch((const void *)((uintptr_t)p + pages * page));
-}
-
 /* Copy that leaves the destination out of the caches, for buffers too large to be met there
  * again: the line is not read before it is written. Ends with plain stores at both borders. */
 GR_ALWAYS void gr_copy(void *to, const void *from, size_t bytes, int streaming)

@@ -1,6 +1,6 @@
 /* bench_regularizer.c - how long the regularizer takes, next to what the memory can do.
  *
- * In: a case (--types, --shape, --mode, --parameters, --threads, --repetitions), and
+ * In: a case (--types, --shape, --mode, --parameters, --threads, --repetitions, --huge-pages), and
  * GRADREG_VECTOR_PATH. Out, on stdout, one line each: facts about the run, and milliseconds per
  * repetition of every pass over memory, of every call of the public API, of their sum, and of the
  * bandwidth loops that ran between the same two steps. benchmark.py makes tables of it.
@@ -44,8 +44,8 @@ static double cycle;
 static void keep_sample(const char *step, const char *name, double ms)
 {
     int i = 0;
-    while (i < series_count && (strcmp(all_series[i].name, name) != 0 ||
-                                strcmp(all_series[i].step, step) != 0))
+    while (i < series_count &&
+           (strcmp(all_series[i].name, name) != 0 || strcmp(all_series[i].step, step) != 0))
         i++;
     if (i == SERIES_LIMIT)
         abort();
@@ -209,7 +209,7 @@ static void measure_memory(bench_case *c, memory *m)
     }
 }
 
-static memory open_memory(size_t parameters)
+static memory open_memory(size_t parameters, bool huge_pages)
 {
     memory m = { &bandwidth_scalar, NULL, NULL, (parameters + 63) / 64 * 64, 0 };
 #if defined(__x86_64__)
@@ -217,8 +217,8 @@ static memory open_memory(size_t parameters)
                                                     &bandwidth_v3, &bandwidth_v4 };
     m.loops = loops[gradreg_cpu_best_path()];
 #endif
-    m.a = bench_allocate(m.elements * sizeof(float));
-    m.b = bench_allocate(m.elements * sizeof(float));
+    m.a = bench_allocate_pages(m.elements * sizeof(float), huge_pages);
+    m.b = bench_allocate_pages(m.elements * sizeof(float), huge_pages);
     memset(m.a, 0, m.elements * sizeof(float));
     memset(m.b, 0, m.elements * sizeof(float));
     return m;
@@ -269,7 +269,7 @@ static int measure(const bench_options *options)
     bench_case c;
     gradreg_terms terms = GRADREG_TERMS_INIT;
     bench_open(&c, options);
-    memory m = open_memory((size_t)c.parameters);
+    memory m = open_memory((size_t)c.parameters, options->huge_pages);
     print_facts(&c, m.elements);
 
     repetitions = 1; /* warm-up: the pool starts, pages are touched, the master is verified */
@@ -313,6 +313,7 @@ static int usage(void)
 {
     fprintf(stderr, "usage: bench_regularizer [--types f32/f32] [--shape layers|large]\n"
                     "       [--parameters N] [--threads N] [--repetitions N] [--mode NAME]\n"
+                    "       [--huge-pages]\n"
                     "       [--list]           sizes of the tensors, nothing else\n"
                     "modes:");
     for (size_t i = 0; i < bench_mode_count; i++)
@@ -321,33 +322,44 @@ static int usage(void)
     return 2;
 }
 
+/* Gives how many words the option took, 0 for one that is not known. */
+static int read_option(bench_options *o, int *only_list, const char *word, const char *value)
+{
+    if (strcmp(word, "--list") == 0) {
+        *only_list = 1;
+        return 1;
+    }
+    if (strcmp(word, "--huge-pages") == 0) {
+        o->huge_pages = true;
+        return 1;
+    }
+    if (value == NULL)
+        return 0;
+    if (strcmp(word, "--types") == 0)
+        o->types = value;
+    else if (strcmp(word, "--shape") == 0)
+        o->shape = value;
+    else if (strcmp(word, "--mode") == 0)
+        o->mode = value;
+    else if (strcmp(word, "--parameters") == 0)
+        o->parameters = strtoull(value, NULL, 10);
+    else if (strcmp(word, "--threads") == 0)
+        o->threads = (int32_t)strtol(value, NULL, 10);
+    else if (strcmp(word, "--repetitions") == 0)
+        o->repetitions = (int32_t)strtol(value, NULL, 10);
+    else
+        return 0;
+    return 2;
+}
+
 int main(int argc, char **argv)
 {
-    bench_options o = { "f32/f32", "layers", "plain", 100000000, 11, 0 };
+    bench_options o = { "f32/f32", "layers", "plain", 100000000, 11, 0, false };
     int only_list = 0;
-    for (int i = 1; i < argc; i++) {
-        const char *value = i + 1 < argc ? argv[i + 1] : NULL;
-        if (strcmp(argv[i], "--list") == 0) {
-            only_list = 1;
-            continue;
-        }
-        if (value == NULL)
+    for (int i = 1, taken; i < argc; i += taken) {
+        taken = read_option(&o, &only_list, argv[i], i + 1 < argc ? argv[i + 1] : NULL);
+        if (taken == 0)
             return usage();
-        if (strcmp(argv[i], "--types") == 0)
-            o.types = value;
-        else if (strcmp(argv[i], "--shape") == 0)
-            o.shape = value;
-        else if (strcmp(argv[i], "--mode") == 0)
-            o.mode = value;
-        else if (strcmp(argv[i], "--parameters") == 0)
-            o.parameters = strtoull(value, NULL, 10);
-        else if (strcmp(argv[i], "--threads") == 0)
-            o.threads = (int32_t)strtol(value, NULL, 10);
-        else if (strcmp(argv[i], "--repetitions") == 0)
-            o.repetitions = (int32_t)strtol(value, NULL, 10);
-        else
-            return usage();
-        i++;
     }
     if (o.parameters < 36 * 46 * 16 || o.repetitions < 1 || o.threads < 0)
         return usage();

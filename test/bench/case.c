@@ -1,10 +1,14 @@
 /* case.c - tables, modes, buffers and their numbers. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* madvise */
+#endif
 #include "case.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "context.h"
 
@@ -32,6 +36,35 @@ void *bench_allocate(size_t bytes)
         exit(1);
     }
     return memory;
+}
+
+void *bench_allocate_pages(size_t bytes, bool wanted)
+{
+#if defined(MADV_HUGEPAGE)
+    const size_t page = (size_t)2 << 20;
+    if (wanted && bytes >= page) {
+        const size_t whole = (bytes + page - 1) / page * page;
+        void *memory = aligned_alloc(page, whole);
+        if (memory != NULL && madvise(memory, whole, MADV_HUGEPAGE) == 0)
+            return memory;
+        free(memory);
+    }
+#endif
+    (void)wanted;
+    return bench_allocate(bytes);
+}
+
+/* The library's memory, when it shall lie on huge pages too. */
+static void *allocate_huge(void *user, size_t bytes, size_t alignment, gradreg_memory memory)
+{
+    (void)user, (void)alignment, (void)memory;
+    return bench_allocate_pages(bytes, true);
+}
+
+static void release_huge(void *user, void *pointer, size_t bytes, gradreg_memory memory)
+{
+    (void)user, (void)bytes, (void)memory;
+    free(pointer);
 }
 
 /* ---- modes ----------------------------------------------------------------------- */
@@ -271,7 +304,9 @@ static gradreg_type buffer_type(const bench_case *c, enum bench_buffer which)
 /* Norms of about 17 at 100 million parameters: both clips at 10 are at work. */
 void bench_backward(const bench_case *c, enum bench_buffer into, int pass)
 {
-    filling f = { c->buffer[into], buffer_type(c, into), c->elements, (uint32_t)pass, 3e-3f, 0 };
+    filling f = {
+        c->buffer[into], buffer_type(c, into), c->elements, (uint32_t)pass, 3e-3f, 0
+    };
     run(c, &f, fill_piece);
 }
 
@@ -306,7 +341,8 @@ static void make_buffers(bench_case *c)
     for (int i = 0; i < BENCH_BUFFERS; i++) {
         const enum bench_buffer which = (enum bench_buffer)i;
         const size_t bytes = c->elements * type_bytes(buffer_type(c, which));
-        c->buffer[i] = asks_for(c, which) ? bench_allocate(bytes) : NULL;
+        c->buffer[i] =
+            asks_for(c, which) ? bench_allocate_pages(bytes, c->options.huge_pages) : NULL;
         if (c->buffer[i] == NULL)
             continue;
         memset(c->buffer[i], 0, bytes);
@@ -341,14 +377,17 @@ void bench_open(bench_case *c, const bench_options *options)
     memset(c, 0, sizeof(*c));
     c->options = *options;
     params.threads = options->threads;
+    if (options->huge_pages) {
+        params.allocator.allocate = allocate_huge;
+        params.allocator.release = release_huge;
+    }
     choose_params(c);
     choose_segments(c);
     bench_require(gradreg_context_create(&c->context, &params), "context");
     make_buffers(c);
     fill_buffers(c);
-    bench_require(gradreg_regularizer_workspace_bytes(&c->library_bytes, c->context,
-                                                      c->segments, c->segment_count,
-                                                      &c->params),
+    bench_require(gradreg_regularizer_workspace_bytes(
+                      &c->library_bytes, c->context, c->segments, c->segment_count, &c->params),
                   "workspace_bytes");
     bench_require(gradreg_regularizer_create(&c->regularizer, c->context, c->segments,
                                              c->segment_count, &c->params),

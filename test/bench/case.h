@@ -13,7 +13,8 @@
 
 typedef struct bench_mode {
     const char *name;
-    void (*choose)(gradreg_regularizer_params *params); /* on top of the plain mode; may be NULL */
+    void (*choose)(
+        gradreg_regularizer_params *params); /* on top of the plain mode; may be NULL */
 } bench_mode;
 
 /* The plain mode is the floor's cycle: both clips, g1 in the caller's second buffer, theta restored
@@ -27,6 +28,7 @@ typedef struct bench_options {
     const char *mode;
     uint64_t parameters;
     int32_t repetitions, threads;
+    bool huge_pages; /* ask the system for them, for the trainer's buffers and the library's */
 } bench_options;
 
 enum bench_buffer {
@@ -57,8 +59,10 @@ void bench_open(bench_case *c, const bench_options *options);
 void bench_close(bench_case *c);
 void bench_require(gradreg_status status, const char *what);
 
-/* Cache lines, so that a copy can be streamed. */
+/* Cache lines, so that a copy can be streamed; free(). */
 void *bench_allocate(size_t bytes);
+/* On huge pages, where the system has them and `wanted`. */
+void *bench_allocate_pages(size_t bytes, bool wanted);
 
 /* What the n-th backward pass of a step writes, on all threads: pass 1 is g1. */
 void bench_backward(const bench_case *c, enum bench_buffer into, int pass);

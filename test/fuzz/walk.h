@@ -188,19 +188,21 @@ static void place_pointers(struct walk *w, enum buffer b)
 /* False where the table is too large to have buffers for it. */
 static bool make_buffers(struct walk *w, struct bytes *in)
 {
-    uint64_t end = 0, sum = 0;
+    uint64_t end = 0, sum = 0, largest = 0;
     for (size_t s = 0; s < w->segment_count; s++) {
         const gradreg_segment *at = &w->segments[s];
         if (at->count > MOST_ELEMENTS || at->offset > MOST_ELEMENTS)
             return false;
         sum += at->count;
+        largest = at->count > largest ? at->count : largest;
         end = at->offset + at->count > end ? at->offset + at->count : end;
     }
     if (w->params.parameter_count > MOST_ELEMENTS || sum > MOST_ELEMENTS)
         return false;
     end = w->params.parameter_count > end ? w->params.parameter_count : end;
     w->elements = (size_t)end;
-    w->words = (size_t)(end > sum ? end : sum) + SPARE;
+    /* a pointer that is tied to the last place brings its own segment's count */
+    w->words = (size_t)((end > sum ? end : sum) + largest) + SPARE;
     for (enum buffer b = PARAMS; b < BUFFERS; b++) {
         w->memory[b] = new_words(w->words);
         w->before[b] = new_words(w->words);

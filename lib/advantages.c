@@ -1,0 +1,84 @@
+/* advantages.c - rewards to advantages: the front.
+ *
+ * In: rewards, groups. Out: a checked gr_advantage_task for the backend. */
+#include <math.h>
+#include <stdint.h>
+
+#include "backend.h"
+#include "fpenv.h"
+#include "params.h"
+#include "status.h"
+
+static gradreg_status read_params(gradreg_advantage_params *p,
+                                  const gradreg_advantage_params *caller)
+{
+    const gradreg_advantage_params defaults = GRADREG_ADVANTAGE_PARAMS_INIT;
+    *p = defaults;
+    GR_TRY(gradreg_i_struct_read(p, sizeof(*p), sizeof(*p), caller, "params"));
+    p->baseline = p->baseline != 0 ? p->baseline : GRADREG_BASELINE_GROUP_MEAN;
+    p->scale = p->scale != 0 ? p->scale : GRADREG_SCALE_NONE;
+    p->singleton = p->singleton != 0 ? p->singleton : GRADREG_SINGLETON_ZERO;
+    GR_REQUIRE(p->baseline >= 1 && p->baseline <= 3, "params.baseline is %d, must be 0 to 3",
+               p->baseline);
+    GR_REQUIRE(p->scale >= 1 && p->scale <= 3, "params.scale is %d, must be 0 to 3", p->scale);
+    GR_REQUIRE(p->singleton >= 1 && p->singleton <= 2, "params.singleton is %d, must be 0 to 2",
+               p->singleton);
+    GR_REQUIRE(isfinite(p->epsilon) && p->epsilon >= 0,
+               "params.epsilon is %g, must be finite and >= 0", p->epsilon);
+    return GRADREG_OK;
+}
+
+static gradreg_status check_buffers(const gr_advantage_task *t)
+{
+    const uintptr_t out = (uintptr_t)t->out, in = (uintptr_t)t->rewards;
+    const uintptr_t ids = (uintptr_t)t->params.group;
+    const size_t bytes = t->count * sizeof(float);
+    GR_REQUIRE(t->count <= (size_t)1 << 40, "count is %zu, must be at most 2^40", t->count);
+    if (t->params.group == NULL) {
+        GR_REQUIRE(t->group_size >= 1, "group_size is 0, must be at least 1");
+        GR_REQUIRE(t->count % t->group_size == 0,
+                   "count is %zu, must be a multiple of group_size = %zu", t->count,
+                   t->group_size);
+    }
+    GR_REQUIRE(t->count == 0 || t->out != NULL, "argument 'out' must not be NULL");
+    GR_REQUIRE(t->count == 0 || t->rewards != NULL, "argument 'rewards' must not be NULL");
+    GR_REQUIRE(out % 4 == 0 && in % 4 == 0, "out or rewards is not aligned to 4 bytes");
+    GR_REQUIRE(out == in || out >= in + bytes || in >= out + bytes,
+               "out overlaps rewards without being the same");
+    GR_REQUIRE(ids % 4 == 0, "params.group = %p is not aligned to 4 bytes",
+               (const void *)t->params.group);
+    GR_REQUIRE(ids == 0 || out >= ids + bytes || ids >= out + bytes,
+               "out overlaps params.group");
+    return GRADREG_OK;
+}
+
+static gradreg_status run(gradreg_context *context, gr_advantage_task *t)
+{
+    gr_fpenv host;
+    if (t->params.group != NULL) {
+        GR_TRY(gradreg_i_scratch(context, t->count * sizeof(int64_t)));
+        t->order = context->scratch;
+    }
+    gradreg_i_fp_enter(&host);
+    const gradreg_status status = gradreg_i_backend_losses(context)->advantages(context, t);
+    gradreg_i_fp_leave(&host);
+    return status;
+}
+
+gradreg_status gradreg_advantages(gradreg_context *context, float *out, const float *rewards,
+                                  size_t count, size_t group_size,
+                                  const gradreg_advantage_params *params)
+{
+    gr_advantage_task task = {
+        GRADREG_ADVANTAGE_PARAMS_INIT, out, rewards, count, group_size, NULL
+    };
+    GR_ENTER();
+    GR_REQUIRE_POINTER(context);
+    GR_REQUIRE_POINTER(params);
+    GR_TRY(read_params(&task.params, params));
+    GR_TRY(check_buffers(&task));
+    GR_TRY(gradreg_i_busy_enter(&context->busy, "context"));
+    const gradreg_status status = run(context, &task);
+    gradreg_i_busy_leave(&context->busy);
+    return status;
+}
