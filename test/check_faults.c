@@ -417,9 +417,8 @@ static void check_lost_report(struct caller *c)
         gradreg_regularizer_terms(c->regularizer, &c->own.total, c->own.layers, CALLER_LAYERS));
     ck_assert(c->own.total.first_norm != c->own.total.first_norm);
     ck_assert(c->own.layers[1].update_norm != c->own.layers[1].update_norm);
-    for (size_t i = 0; i < CALLER_ELEMENTS; i++)
-        ck_assert_uint_eq(float_bits(c->own.elements[PARAMS][i]),
-                          float_bits(c->own.elements[MASTER_PARAMS][i]));
+    ck_assert_mem_eq(c->own.elements[PARAMS], c->own.elements[MASTER_PARAMS],
+                     CALLER_ELEMENTS * sizeof(float));
     /* The handle is idle: another step may begin. */
     ck_assert_int_ne(
         gradreg_regularizer_suggest_epsilon(c->regularizer, &epsilon, &c->own.buffers, 0.5),
@@ -463,9 +462,8 @@ static void leave_without_ranks(const struct mode *mode, enum call call)
     assert_status(caller_do(c, call), GRADREG_ERROR_COMMUNICATION);
     assert_status(caller_do(c, call), GRADREG_ERROR_COMMUNICATION);
     assert_ok(gradreg_regularizer_cancel(c->regularizer, &c->own.buffers));
-    for (size_t i = 0; i < CALLER_ELEMENTS; i++)
-        ck_assert_uint_eq(float_bits(c->own.elements[PARAMS][i]),
-                          float_bits(c->own.elements[MASTER_PARAMS][i]));
+    ck_assert_mem_eq(c->own.elements[PARAMS], c->own.elements[MASTER_PARAMS],
+                     CALLER_ELEMENTS * sizeof(float));
     caller_close(c);
     provoked->reduce += 2;
 }

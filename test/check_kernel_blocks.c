@@ -178,6 +178,35 @@ START_TEST(moves_agree_with_their_restatement)
 }
 END_TEST
 
+/* The border between the largest f16 and what is clipped to it, float by float: 65520 and above. */
+START_TEST(saturation_is_counted_from_the_midpoint_on)
+{
+    const uint32_t midpoint = 0x477ff000u;
+    uint16_t base[40] = { 0 }, moved[40];
+    float u[40];
+    for (uint32_t first = midpoint - 20; first <= midpoint; first += 20)
+        for (int path = 0; path < path_count; path++) {
+            float lanes[GR_MOVE_SUMS * GR_LANES] = { 0 };
+            uint64_t counts[2] = { 0, 0 };
+            const gr_move_block block = { .base = base,
+                                          .moved = moved,
+                                          .u = u,
+                                          .coefficient = 1.0f,
+                                          .scale_applied = 1.0f,
+                                          .scale_u = 1.0f };
+            for (uint32_t i = 0; i < 40; i++) {
+                const uint32_t bits = (first + i) | (i % 2 == 0 ? 0 : 0x80000000u);
+                memcpy(&u[i], &bits, sizeof(bits));
+            }
+            tables[path].move[GRADREG_TYPE_F16][GRADREG_TYPE_F32](&block, 40, lanes, counts);
+            ck_assert_msg(counts[1] == first + 40 - midpoint, "%s: %llu from %x on",
+                          path_name(path), (unsigned long long)counts[1], first);
+            for (int i = 0; i < 40; i++)
+                ck_assert_uint_eq(moved[i], i % 2 == 0 ? 0x7bffu : 0xfbffu);
+        }
+}
+END_TEST
+
 /* ---- combine --------------------------------------------------------------------- */
 
 struct combine_form {
@@ -347,6 +376,7 @@ int main(void)
     fill_tables();
     tcase_set_timeout(tcase, 60.0);
     tcase_add_loop_test(tcase, moves_agree_with_their_restatement, 0, PAIRS);
+    tcase_add_test(tcase, saturation_is_counted_from_the_midpoint_on);
     tcase_add_loop_test(tcase, combinations_agree_with_their_restatement, 0, 3 * GR_READS);
     suite_add_tcase(suite, tcase);
     return run_suite(suite);

@@ -692,6 +692,10 @@ START_TEST(a_suggestion_leaves_the_step_as_it_was)
             }
             assert_ok(make_call(r, COMBINE));
         }
+        assert_ok(gradreg_regularizer_suggest_epsilon(b->reg, &epsilon, &b->buffers, 0.95));
+        const gradreg_status status = observe(a, 1.0f, 1.25f); /* where there was a pass */
+        ck_assert_int_eq(observe(b, 1.0f, 1.25f), status);
+        ck_assert(status == GRADREG_OK || p.interval == 2);
         double *rows = rig_rows(a), *others = rig_rows(b);
         char *g_hat = rig_gather(a, RIG_GRADS);
         rig_assert(b, RIG_GRADS, g_hat, "g_hat after a suggestion");

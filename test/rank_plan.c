@@ -13,7 +13,7 @@
 static void make_table(gradreg_segment *table, bool one_per_layer)
 {
     static const uint64_t counts[SEGMENTS] = {
-        3 * BLOCK + 100, BLOCK, 777, 2 * BLOCK, 4999, 33, 0, 1025, 4 * BLOCK
+        3 * BLOCK + 100, BLOCK, 777, 2 * BLOCK, 4999, 33, 0, 1025, 3 * BLOCK
     };
     static const uint32_t roles[SEGMENTS] = { GRADREG_ROLE_ATTENTION, GRADREG_ROLE_ATTENTION,
                                               GRADREG_ROLE_NORM,      GRADREG_ROLE_MLP,
@@ -106,19 +106,19 @@ void random_borders(struct plan *p, uint64_t *state)
         }
 }
 
-/* Cuts between segments, and inside the first (at 2 of its 4 blocks), the fourth (1 of 2) and the
- * last (2 of 4): at most two runs of 2^k blocks each, or three of one block with two ranks more. */
+/* Cuts between segments, inside the first (at 2 of its 4 blocks) and the fourth (1 of 2), and the
+ * last in three runs of one block: each rank's run is a subtree of the sum over blocks. */
 void exact_borders(struct plan *p)
 {
     const gradreg_segment *t = p->table;
     const uint64_t two[] = { t[0].offset + 2 * BLOCK };
-    const uint64_t three[] = { t[0].offset + 2 * BLOCK, t[8].offset + 2 * BLOCK };
+    const uint64_t three[] = { t[8].offset + BLOCK, t[8].offset + 2 * BLOCK };
     const uint64_t eight[] = { t[0].offset + 2 * BLOCK,
                                t[1].offset,
                                t[3].offset + BLOCK,
                                t[4].offset,
-                               t[4].offset,
                                t[7].offset,
+                               t[8].offset + BLOCK,
                                t[8].offset + 2 * BLOCK };
     const uint64_t *inner = p->world == 2 ? two : p->world == 3 ? three : eight;
 
