@@ -112,7 +112,6 @@ static void run_move(const gr_move_block *block, struct move_buffers *m, gradreg
                      gradreg_type U, size_t n, const char *what)
 {
     move_result want = { malloc(n * type_bytes(P)), { 0 }, { 3, 5 } };
-    void *first = NULL;
     char where[128];
     restate_move(&want, block, P, U, n);
     for (int path = 0; path < path_count; path++) {
@@ -128,13 +127,8 @@ static void run_move(const gr_move_block *block, struct move_buffers *m, gradreg
         ck_assert_msg(got.counts[1] == want.counts[1], "%s: saturated %llu, want %llu", where,
                       (unsigned long long)got.counts[1], (unsigned long long)want.counts[1]);
         check_move(m, P, U, n, where);
-        /* With one NaN in a sum there is nothing to choose: its payload is kept by all. */
-        if (path == 0)
-            first = copy_of(m->moved, P, n);
-        assert_exact(m->moved, first, n * type_bytes(P), "moved, with payloads,", where);
         guarded_check(m->moved);
     }
-    free(first);
     free(want.moved);
 }
 
