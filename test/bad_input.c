@@ -188,6 +188,21 @@ void caller_close(struct caller *c)
     free(c);
 }
 
+void caller_recreate(struct caller *c)
+{
+    assert_accepted(gradreg_regularizer_destroy(c->regularizer));
+    assert_accepted(gradreg_regularizer_create(&c->regularizer, c->context, c->own.segments,
+                                               CALLER_SEGMENTS, &c->own.params));
+}
+
+size_t caller_state_bytes(const struct caller *c)
+{
+    size_t bytes = 0;
+    assert_accepted(gradreg_regularizer_state_bytes(c->regularizer, &bytes));
+    ck_assert_uint_le(bytes, CALLER_STATE);
+    return bytes;
+}
+
 /* ---- the calls of a step ----------------------------------------------------------- */
 
 static gradreg_status suggest(gradreg_regularizer *regularizer, gradreg_buffers *buffers)
@@ -402,6 +417,26 @@ void caller_check_refusal(struct caller *c, gradreg_status got, gradreg_status w
     check_sentence(what, 0, call, named);
     check_untouched(c);
     coverage_note(c->function, got, true);
+}
+
+void caller_refuse_description(struct caller *c, const char *what, gradreg_status want,
+                               const char *word, const char *value)
+{
+    struct belongings *own = &c->own;
+    gradreg_regularizer *out = c->regularizer;
+
+    assert_refused(c, "gradreg_regularizer_create", what,
+                   gradreg_regularizer_create(&own->regularizer_out, c->context, own->segments,
+                                              CALLER_SEGMENTS, &own->params),
+                   want, word, value);
+    assert_refused(c, "gradreg_regularizer_workspace_bytes", what,
+                   gradreg_regularizer_workspace_bytes(&own->size, c->context, own->segments,
+                                                       CALLER_SEGMENTS, &own->params),
+                   want, word, value);
+    ck_assert_int_eq(gradreg_regularizer_create(&out, c->context, own->segments,
+                                                CALLER_SEGMENTS, &own->params),
+                     want);
+    ck_assert_ptr_null(out);
 }
 
 /* ---- spoilt fields ----------------------------------------------------------------- */

@@ -113,6 +113,11 @@ void caller_close(struct caller *c);
 
 /* Own.segments, own.params: as create wants them. */
 void caller_describe(struct caller *c, const struct mode *mode);
+/* Another regularizer, of what own.segments and own.params say by now. */
+void caller_recreate(struct caller *c);
+
+/* Of a saved state; at most CALLER_STATE. */
+size_t caller_state_bytes(const struct caller *c);
 
 /* The buffers that a call follows in this mode, a bit per field. */
 unsigned caller_needs(const struct mode *mode, enum call call);
@@ -148,6 +153,10 @@ void caller_check_refusal(struct caller *c, gradreg_status got, gradreg_status w
         const gradreg_status got_ = (call);                                              \
         caller_check_refusal(c, got_, want, (const char *const[]){ __VA_ARGS__, NULL }); \
     } while (0)
+
+/* Neither create nor workspace_bytes takes own.segments with own.params. */
+void caller_refuse_description(struct caller *c, const char *what, gradreg_status want,
+                               const char *word, const char *value);
 
 /* Succeeds, and is noted as a status that the function can give. */
 #define assert_accepted(call)                    \
@@ -201,9 +210,12 @@ uint32_t bad_size(size_t sizeof_struct, int which);
 
 /* ---- the parts of the matrix ------------------------------------------------------- */
 
+TCase *bad_schedules_case(void);
 TCase *bad_params_case(void);
 TCase *bad_tables_case(void);
 TCase *bad_buffers_case(void);
+TCase *bad_slices_case(void);
 TCase *bad_order_case(void);
+TCase *bad_reports_case(void);
 
 #endif

@@ -1,8 +1,8 @@
 /* check_bad_input.c - every function with everything that it must refuse.
  *
- * The matrix lies in several files: contexts and small functions here, parameters in
- * check_bad_params.c, segments in check_bad_tables.c, buffers in check_bad_buffers.c, the order of
- * calls in check_bad_order.c. main() holds what they called against the header (coverage.h). */
+ * The matrix lies in several files: contexts and small functions here, schedules, parameters and
+ * segments, single buffers, counts and slices, the order of calls, settings and reports in the
+ * check_bad_*.c of these names. main() holds what they called against the header (coverage.h). */
 #define _POSIX_C_SOURCE 200809L /* setenv */
 
 #include "bad_input.h"
@@ -312,10 +312,13 @@ int main(void)
 
     coverage_open();
     suite_add_tcase(suite, context_case());
+    suite_add_tcase(suite, bad_schedules_case());
     suite_add_tcase(suite, bad_params_case());
     suite_add_tcase(suite, bad_tables_case());
     suite_add_tcase(suite, bad_buffers_case());
+    suite_add_tcase(suite, bad_slices_case());
     suite_add_tcase(suite, bad_order_case());
+    suite_add_tcase(suite, bad_reports_case());
     const int result = run_suite(suite);
     if (getenv("CK_RUN_CASE") != NULL || getenv("CK_RUN_SUITE") != NULL)
         return result; /* only a part was asked for */

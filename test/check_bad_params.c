@@ -1,4 +1,4 @@
-/* check_bad_params.c - the part of the matrix for schedules and for the parameters of a regularizer.
+/* check_bad_params.c - the part of the matrix for the parameters of a regularizer.
  *
  * Each row goes to create and to workspace_bytes. The regularizer that the caller has already must
  * not notice: it makes its step afterwards. */
@@ -11,28 +11,6 @@
 
 static const gradreg_status invalid = GRADREG_ERROR_INVALID_ARGUMENT;
 static const gradreg_status unsupported = GRADREG_ERROR_UNSUPPORTED;
-
-/* ---- one description, two functions ------------------------------------------------ */
-
-static void refuse(struct caller *c, const char *what, gradreg_status want, const char *word,
-                   const char *value)
-{
-    struct belongings *own = &c->own;
-    gradreg_regularizer *out = c->regularizer;
-
-    assert_refused(c, "gradreg_regularizer_create", what,
-                   gradreg_regularizer_create(&own->regularizer_out, c->context, own->segments,
-                                              CALLER_SEGMENTS, &own->params),
-                   want, word, value);
-    assert_refused(c, "gradreg_regularizer_workspace_bytes", what,
-                   gradreg_regularizer_workspace_bytes(&own->size, c->context, own->segments,
-                                                       CALLER_SEGMENTS, &own->params),
-                   want, word, value);
-    ck_assert_int_eq(gradreg_regularizer_create(&out, c->context, own->segments,
-                                                CALLER_SEGMENTS, &own->params),
-                     want);
-    ck_assert_ptr_null(out);
-}
 
 static void still_works(struct caller *c)
 {
@@ -136,7 +114,7 @@ START_TEST(bad_fields_are_named)
     struct caller *c = caller_open(&plain_mode);
 
     spoil(&c->own.params, bad);
-    refuse(c, bad->field, bad->want, spoilt_name(bad), bad->value);
+    caller_refuse_description(c, bad->field, bad->want, spoilt_name(bad), bad->value);
     still_works(c);
     caller_close(c);
 }
@@ -348,7 +326,7 @@ START_TEST(bad_combinations_are_named)
     struct caller *c = caller_open(&plain_mode);
 
     row->set(&c->own.params);
-    refuse(c, row->what, row->want, row->word, row->value);
+    caller_refuse_description(c, row->what, row->want, row->word, row->value);
     still_works(c);
     caller_close(c);
 }
@@ -383,12 +361,12 @@ START_TEST(params_of_other_versions)
         char value[32];
         p->struct_size = bad_size(sizeof(*p), i);
         (void)snprintf(value, sizeof(value), "%lu", (unsigned long)p->struct_size);
-        refuse(c, "struct_size", invalid, "params.struct_size", value);
+        caller_refuse_description(c, "struct_size", invalid, "params.struct_size", value);
     }
     for (int i = 0; i < CALLER_TAIL; i += CALLER_TAIL - 1) {
         p->struct_size = (uint32_t)sizeof(*p) + CALLER_TAIL;
         c->own.params_tail[i] = 1;
-        refuse(c, "later field", unsupported, "params", "version");
+        caller_refuse_description(c, "later field", unsupported, "params", "version");
         c->own.params_tail[i] = 0;
     }
     assert_accepted(gradreg_regularizer_create(&c->own.regularizer_out, c->context,
@@ -428,7 +406,7 @@ START_TEST(create_refuses_null_and_empty)
 #undef CREATE
     c->allocator.fail_at = c->allocator.calls + 1;
     c->allocator.fail_onwards = true;
-    refuse(c, "no memory", GRADREG_ERROR_OUT_OF_MEMORY, "allocate", "NULL");
+    caller_refuse_description(c, "no memory", GRADREG_ERROR_OUT_OF_MEMORY, "allocate", "NULL");
     caller_close(c);
 }
 END_TEST
@@ -461,118 +439,9 @@ START_TEST(workspace_bytes_refuses_null_and_empty)
 }
 END_TEST
 
-/* ---- schedules --------------------------------------------------------------------- */
-
-#define S gradreg_schedule
-static const struct spoilt bad_schedules[] = {
-    BAD_INTEGER(S, curve, -1),
-    BAD_INTEGER(S, curve, 6),
-    BAD_INTEGER(S, curve, 2147483647),
-    BAD_INTEGER(S, first_layer, -2),
-    BAD_INTEGER(S, first_layer, 3),
-    BAD_INTEGER(S, full_layer, 5),
-    BAD_INTEGER(S, full_layer, -1),
-    BAD_INTEGER(S, full_layer, 2147483647),
-    BAD_REAL(S, power, (double)NAN, "nan"),
-    BAD_REAL(S, power, (double)INFINITY, "inf"),
-    BAD_REAL(S, power, 0.0, "0"),
-    BAD_REAL(S, power, -1.0, "-1"),
-    BAD_REAL(S, outside_multiplier, (double)NAN, "nan"),
-    BAD_REAL(S, outside_multiplier, (double)INFINITY, "inf"),
-    BAD_REAL(S, outside_multiplier, -1.0, "-1"),
-    BAD_RESERVED(S, reserved0, 32),
-    BAD_RESERVED(S, reserved1[0], 64),
-    BAD_RESERVED(S, reserved1[1], 64),
-    BAD_RESERVED(S, reserved1[2], 64),
-};
-#undef S
-enum { BAD_SCHEDULES = sizeof(bad_schedules) / sizeof(bad_schedules[0]) };
-
-static void refuse_schedule(struct caller *c, const char *what, const char *word,
-                            const char *value)
-{
-    assert_refused(
-        c, "gradreg_schedule_multipliers", what,
-        gradreg_schedule_multipliers(c->own.multipliers, &c->own.schedule, CALLER_LAYERS),
-        invalid, word, value);
-    c->own.params.schedule = c->own.schedule;
-    refuse(c, what, invalid, word, value);
-}
-
-START_TEST(bad_schedules_are_named)
-{
-    const struct spoilt *bad = &bad_schedules[_i];
-    struct caller *c = caller_open(&plain_mode);
-
-    c->own.schedule.curve = GRADREG_CURVE_POWER;
-    c->own.schedule.first_layer = 1;
-    c->own.schedule.full_layer = 2;
-    spoil(&c->own.schedule, bad);
-    refuse_schedule(c, bad->field, spoilt_name(bad), bad->value);
-    caller_close(c);
-}
-END_TEST
-
-START_TEST(bad_schedule_tables_are_named)
-{
-    static const double values[] = { (double)NAN, (double)INFINITY, -(double)INFINITY, -0.5 };
-    struct caller *c = caller_open(&plain_mode);
-
-    c->own.schedule.curve = GRADREG_CURVE_TABLE;
-    refuse_schedule(c, "no table", "schedule.table", "NULL");
-    c->own.schedule.table = c->own.table;
-    for (int i = 0; i < 4; i++) {
-        c->own.table[3] = values[i];
-        refuse_schedule(c, "table", "schedule.table[3]",
-                        i == 0   ? "nan"
-                        : i == 3 ? "-0.5"
-                                 : "inf");
-    }
-    c->own.table[3] = 1.0;
-    c->own.schedule.table = (const double *)(const void *)((const char *)c->own.table + 1);
-    refuse_schedule(c, "misaligned table", "schedule.table", "8 bytes");
-    caller_close(c);
-}
-END_TEST
-
-START_TEST(schedules_refuse_null_and_counts)
-{
-    static const int32_t counts[] = { 0, -1, 65537, INT32_MIN, INT32_MAX };
-    struct caller *c = caller_open(&plain_mode);
-    struct belongings *own = &c->own;
-
-    for (int i = 0; i < 5; i++) {
-        char value[32];
-        (void)snprintf(value, sizeof(value), "layer_count is %d", counts[i]);
-        assert_refused(c, "gradreg_schedule_for_depth", value,
-                       gradreg_schedule_for_depth(&own->schedule, counts[i]), invalid, value);
-        assert_refused(
-            c, "gradreg_schedule_multipliers", value,
-            gradreg_schedule_multipliers(own->multipliers, &own->schedule, counts[i]), invalid,
-            value);
-    }
-    assert_refused(c, "gradreg_schedule_for_depth", "NULL", gradreg_schedule_for_depth(NULL, 4),
-                   invalid, "'out'", "NULL");
-    assert_refused(c, "gradreg_schedule_multipliers", "NULL out",
-                   gradreg_schedule_multipliers(NULL, &own->schedule, 4), invalid, "'out'",
-                   "NULL");
-    assert_refused(c, "gradreg_schedule_multipliers", "NULL schedule",
-                   gradreg_schedule_multipliers(own->multipliers, NULL, 4), invalid,
-                   "'schedule'", "NULL");
-    double *misaligned = (double *)(void *)((char *)own->multipliers + 1);
-    assert_refused(c, "gradreg_schedule_multipliers", "misaligned",
-                   gradreg_schedule_multipliers(misaligned, &own->schedule, 4), invalid,
-                   "'out'", "8 bytes");
-    assert_accepted(gradreg_schedule_for_depth(&own->schedule, CALLER_LAYERS));
-    assert_accepted(
-        gradreg_schedule_multipliers(own->multipliers, &own->schedule, CALLER_LAYERS));
-    caller_close(c);
-}
-END_TEST
-
 TCase *bad_params_case(void)
 {
-    TCase *tests = tcase_create("parameters and schedules");
+    TCase *tests = tcase_create("parameters");
 
     tcase_add_loop_test(tests, bad_fields_are_named, 0, BAD_FIELDS);
     tcase_add_loop_test(tests, bad_combinations_are_named, 0, COMBINATIONS);
@@ -580,8 +449,5 @@ TCase *bad_params_case(void)
     tcase_add_test(tests, params_of_other_versions);
     tcase_add_test(tests, create_refuses_null_and_empty);
     tcase_add_test(tests, workspace_bytes_refuses_null_and_empty);
-    tcase_add_loop_test(tests, bad_schedules_are_named, 0, BAD_SCHEDULES);
-    tcase_add_test(tests, bad_schedule_tables_are_named);
-    tcase_add_test(tests, schedules_refuse_null_and_counts);
     return tests;
 }

@@ -8,21 +8,6 @@
 static const gradreg_status invalid = GRADREG_ERROR_INVALID_ARGUMENT;
 static const gradreg_status unsupported = GRADREG_ERROR_UNSUPPORTED;
 
-static void refuse(struct caller *c, const char *what, gradreg_status want, const char *word,
-                   const char *value)
-{
-    struct belongings *own = &c->own;
-
-    assert_refused(c, "gradreg_regularizer_create", what,
-                   gradreg_regularizer_create(&own->regularizer_out, c->context, own->segments,
-                                              CALLER_SEGMENTS, &own->params),
-                   want, word, value);
-    assert_refused(c, "gradreg_regularizer_workspace_bytes", what,
-                   gradreg_regularizer_workspace_bytes(&own->size, c->context, own->segments,
-                                                       CALLER_SEGMENTS, &own->params),
-                   want, word, value);
-}
-
 /* ---- one field of one segment ------------------------------------------------------ */
 
 #define S gradreg_segment
@@ -81,9 +66,21 @@ START_TEST(bad_segments_are_named)
     struct caller *c = caller_open(&plain_mode);
 
     spoil(&c->own.segments[4 - _i % 2], bad);
-    refuse(c, bad->field, bad->want, names[_i % 2], bad->value);
+    caller_refuse_description(c, bad->field, bad->want, names[_i % 2], bad->value);
     caller_lead_to(c, COMBINE);
     ck_assert_uint_eq(caller_go_on(c), caller_undisturbed(&plain_mode, COMBINE));
+    caller_close(c);
+}
+END_TEST
+
+START_TEST(a_shard_ends_with_its_segment)
+{
+    struct caller *c = caller_open(&plain_mode);
+
+    c->own.segments[3].shard_begin = 3;
+    c->own.segments[3].shard_count = 2;
+    caller_refuse_description(c, "shard", invalid, "segments[3]",
+                              "shard_begin 3 + shard_count 2");
     caller_close(c);
 }
 END_TEST
@@ -109,7 +106,7 @@ START_TEST(overlaps_name_both_offenders)
 
     c->own.segments[5].offset = row->offset;
     c->own.segments[5].count = row->count;
-    refuse(c, row->what, invalid, "segments[5]", names[row->other]);
+    caller_refuse_description(c, row->what, invalid, "segments[5]", names[row->other]);
     caller_close(c);
 }
 END_TEST
@@ -140,7 +137,7 @@ START_TEST(a_table_larger_than_memory_is_refused)
         c->own.segments[i].offset = (uint64_t)i << 58;
         c->own.segments[i].count = UINT64_C(1) << 58;
     }
-    refuse(c, "sum of counts", invalid, "segments[1]", "288230376151711744");
+    caller_refuse_description(c, "sum of counts", invalid, "segments[1]", "288230376151711744");
     caller_close(c);
 }
 END_TEST
@@ -187,7 +184,8 @@ START_TEST(noise_steps_need_f32_everywhere)
 
     c->own.params.noise.rule = GRADREG_NOISE_STEP;
     c->own.segments[0].param_type = GRADREG_TYPE_BF16;
-    refuse(c, "bf16 segment", unsupported, "params.noise.rule", "segments[0]");
+    caller_refuse_description(c, "bf16 segment", unsupported, "params.noise.rule",
+                              "segments[0]");
     caller_close(c);
 }
 END_TEST
@@ -197,6 +195,7 @@ TCase *bad_tables_case(void)
     TCase *tests = tcase_create("segments");
 
     tcase_add_loop_test(tests, bad_segments_are_named, 0, 2 * BAD_SEGMENTS);
+    tcase_add_test(tests, a_shard_ends_with_its_segment);
     tcase_add_loop_test(tests, overlaps_name_both_offenders, 0, OVERLAPS);
     tcase_add_test(tests, empty_segments_overlap_nothing);
     tcase_add_test(tests, a_table_larger_than_memory_is_refused);

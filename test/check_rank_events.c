@@ -2,6 +2,7 @@
  * one of them, segments without gradients, copies, slices that move, and a callback that fails. */
 #define _DEFAULT_SOURCE /* barriers */
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -183,6 +184,92 @@ START_TEST(what_is_kept_follows_its_element_when_slices_move)
 }
 END_TEST
 
+/* ---- a cut inside a block --------------------------------------------------------- */
+
+enum {
+    CUT = 32 * BLOCK,
+    REST = 7,
+    LONG = 50 * BLOCK + 100,
+    LONG_BYTES = LONG * sizeof(float) + sizeof(double)
+};
+
+static void step_long_segment(rig *r, char *out)
+{
+    uint64_t begin;
+    const size_t n = rig_part(r, 0, &begin);
+
+    rig_numbers(r, RIG_PARAMS, 5, -4);
+    rig_numbers(r, RIG_GRADS, 6, 0);
+    for (size_t i = 0; i < n; i++) {
+        float *g = (float *)r->piece[RIG_GRADS][0] + i;
+        const uint64_t at = begin + i;
+        *g = at >= CUT && at < CUT + REST ? 0.0f : ldexpf(*g, -13 * (int)(at / BLOCK % 3));
+    }
+    assert_ok(gradreg_regularizer_perturb(r->reg, &r->buffers));
+    memcpy(out + begin * sizeof(float), r->piece[RIG_PARAMS][0], n * sizeof(float));
+    assert_ok(gradreg_regularizer_fallback(r->reg, &r->buffers));
+    const double norm = rig_terms(r).first_norm; /* in double it shows every bit of the sum */
+    memcpy(out + LONG * sizeof(float), &norm, sizeof(norm));
+    rig_close(r);
+}
+
+static gradreg_regularizer_params long_params(void)
+{
+    gradreg_regularizer_params p = GRADREG_REGULARIZER_PARAMS_INIT;
+
+    p.layer_count = 1;
+    p.step = GRADREG_STEP_NORMALIZED;
+    p.epsilon = 30.0;
+    return p;
+}
+
+static gradreg_segment long_segment(void)
+{
+    gradreg_segment s = GRADREG_SEGMENT_INIT;
+
+    s.count = LONG;
+    s.layer = 0;
+    s.role = GRADREG_ROLE_MLP;
+    return s;
+}
+
+static void step_part(world *w, int rank, void *user)
+{
+    gradreg_regularizer_params p = long_params();
+    const gradreg_segment segment = long_segment();
+    const rig_setup setup = { .sliced = true,
+                              .begin = rank == 0 ? 0 : CUT + REST,
+                              .count = rank == 0 ? CUT + REST : LONG - CUT - REST };
+
+    (void)user;
+    p.rank = rank;
+    p.world = 2;
+    p.all_reduce = world_reduce(w, rank);
+    p.slice_begin = setup.begin;
+    p.slice_count = setup.count;
+    step_long_segment(rig_open(&segment, 1, &p, &setup), w->shared);
+}
+
+/* Blocks count from the segment's start on every rank, however many threads' shares follow: what a
+ * cut leaves of a block whose other elements are zeros sums up like the block, and the cut lies
+ * behind 2^5 blocks, so nothing is different from one process. */
+START_TEST(blocks_do_not_shift_behind_a_cut)
+{
+    world *w = world_new(LONG_BYTES);
+    char *alone = malloc(LONG_BYTES);
+    const gradreg_regularizer_params p = long_params();
+    const gradreg_segment segment = long_segment();
+    const rig_setup setup = { .threads = 1 };
+
+    ck_assert_ptr_nonnull(alone);
+    step_long_segment(rig_open(&segment, 1, &p, &setup), alone);
+    world_run(w, 2, 0, step_part, NULL);
+    ck_assert_int_eq(memcmp(alone, w->shared, LONG_BYTES), 0);
+    free(alone);
+    world_free(w);
+}
+END_TEST
+
 /* Every rank with everything is data parallelism, which is no sharding: noticed, not summed up. */
 static void hold_everything(world *w, int rank, void *user)
 {
@@ -277,6 +364,7 @@ int main(void)
     tcase_add_loop_test(tcase, segments_without_gradients_are_left_out_on_every_rank, 0, 4);
     tcase_add_loop_test(tcase, replicas_count_once_and_move_like_the_original, 0, 4);
     tcase_add_loop_test(tcase, what_is_kept_follows_its_element_when_slices_move, 0, 5);
+    tcase_add_test(tcase, blocks_do_not_shift_behind_a_cut);
     tcase_add_test(tcase, ranks_that_all_hold_everything_are_told_so);
     tcase_add_loop_test(tcase, a_failed_exchange_leaves_everything_as_it_was, 0, variants);
     suite_add_tcase(suite, tcase);

@@ -48,6 +48,7 @@ START_TEST(cuts_at_runs_of_blocks_give_the_bits_of_one_process)
     common_plan(&plan, true);
     norms_plan(&plan, _i % 4);
     set_pair(&plan, (_i / 4 + _i) % PAIRS);
+    plan.uneven = true;
     run_alone(&plan, alone);
     for (int k = LAYOUTS; k < WORLDS * LAYOUTS; k++) {
         plan.world = worlds[k / LAYOUTS];

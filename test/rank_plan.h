@@ -26,6 +26,7 @@ struct plan {
     gradreg_segment table[SEGMENTS];
     gradreg_regularizer_params params;
     bool fixed_gradients;   /* that do not depend on theta' */
+    bool uneven;            /* blocks of very different size, so that every sum rounds */
     int fallback_step;      /* -1: none */
     const bool *absent;     /* segments without gradients */
     int bad_step, bad_pass; /* whose gradient is not finite in one element; -1: none */

@@ -39,6 +39,21 @@ struct player {
     void **grads; /* as passed: NULL where absent */
 };
 
+/* Sums of squares of few even blocks would be exact in double, in any order. */
+static void make_uneven(rig *r, enum rig_buffer buffer)
+{
+    for (size_t s = 0; s < SEGMENTS; s++) {
+        uint64_t begin;
+        const gradreg_type type = rig_type(r, buffer, s);
+        const size_t n = rig_part(r, s, &begin);
+        for (size_t i = 0; i < n && type != GRADREG_TYPE_F16; i++) {
+            const double x = typed_get(r->piece[buffer][s], type, i);
+            const int down = 13 * (int)((begin + i) / BLOCK % 3);
+            typed_set(r->piece[buffer][s], type, i, ldexp(x, -down));
+        }
+    }
+}
+
 static void make_gradient(struct player *p, int pass)
 {
     const struct plan *plan = p->plan;
@@ -50,6 +65,8 @@ static void make_gradient(struct player *p, int pass)
         rig_numbers(p->r, to, 100 + seed, -1);
     else
         rig_gradient(p->r, seed, pass == 0);
+    if (plan->uneven)
+        make_uneven(p->r, to);
     if (plan->bad_step != p->step || plan->bad_pass != pass)
         return;
     const size_t s = plan->bad_segment, n = rig_part(p->r, s, &begin);

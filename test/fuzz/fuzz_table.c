@@ -29,6 +29,28 @@ static int32_t same_everywhere(void *user, double *values, size_t count, void *s
     return 0;
 }
 
+/* Mostly what a table would have, sometimes the borders of what arithmetic can do. */
+static uint64_t take_count(struct bytes *b, uint64_t small)
+{
+    static const uint64_t borders[] = { 4095,
+                                        4096,
+                                        4097,
+                                        65535,
+                                        65536,
+                                        65537,
+                                        UINT64_C(1) << 31,
+                                        UINT64_C(1) << 32,
+                                        UINT64_C(1) << 57,
+                                        UINT64_C(1) << 58,
+                                        UINT64_C(1) << 63,
+                                        UINT64_MAX - 1,
+                                        UINT64_MAX };
+    const uint32_t which = take(b);
+    if (which < 224)
+        return which % (small + 1);
+    return borders[which % (sizeof(borders) / sizeof(borders[0]))];
+}
+
 /* 0 to last, the smaller half of bytes giving 0: most inputs have few things at once. */
 static int32_t choose(struct bytes *in, int32_t last)
 {

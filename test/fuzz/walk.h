@@ -46,28 +46,6 @@ static uint64_t take_64(struct bytes *b)
     return value;
 }
 
-/* Mostly what a table would have, sometimes the borders of what arithmetic can do. */
-static uint64_t take_count(struct bytes *b, uint64_t small)
-{
-    static const uint64_t borders[] = { 4095,
-                                        4096,
-                                        4097,
-                                        65535,
-                                        65536,
-                                        65537,
-                                        UINT64_C(1) << 31,
-                                        UINT64_C(1) << 32,
-                                        UINT64_C(1) << 57,
-                                        UINT64_C(1) << 58,
-                                        UINT64_C(1) << 63,
-                                        UINT64_MAX - 1,
-                                        UINT64_MAX };
-    const uint32_t which = take(b);
-    if (which < 224)
-        return which % (small + 1);
-    return borders[which % (sizeof(borders) / sizeof(borders[0]))];
-}
-
 /* ---- memory ------------------------------------------------------------------------ */
 
 enum { MEMORY_LIMIT = 8 << 20 };
