@@ -1,18 +1,57 @@
 #!/usr/bin/env python3
-"""Install the build into an empty folder and use it from there with pkg-config alone: from C and
-C++, shared and static, and from Python through ctypes.
+"""Install the build into an empty folder, see that exactly the promised files are there, use them
+from there in every way that docs/install.md names, and uninstall.
 
 usage: check_install.py BUILD_ROOT PREFIX VERSION CONSUMER_SOURCE MESON CC [CXX]
 
 MESON, CC and CXX are one argument each; words are separated by blanks.
 """
 import ctypes
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+# Below the prefix, with {lib} for the library folder. `meson install` leaves these and no others.
+FILES = """
+    include/gradreg.h
+    {lib}/cmake/gradreg/gradregConfig.cmake
+    {lib}/cmake/gradreg/gradregConfigVersion.cmake
+    {lib}/libgradreg.a
+    {lib}/libgradreg.so -> libgradreg.so.0
+    {lib}/libgradreg.so.0 -> libgradreg.so.{version}
+    {lib}/libgradreg.so.{version}
+    {lib}/pkgconfig/gradreg.pc
+"""
+
+CMAKE_USE = """\
+cmake_minimum_required(VERSION 3.13)
+project(consumer C)
+foreach(unknown 99 %(major)s.99)
+  find_package(gradreg ${unknown} CONFIG QUIET)
+  if(gradreg_FOUND)
+    message(FATAL_ERROR "asked for version ${unknown} and got ${gradreg_VERSION}")
+  endif()
+endforeach()
+find_package(gradreg CONFIG QUIET COMPONENTS nonsense)
+if(gradreg_FOUND OR TARGET gradreg::gradreg)
+  message(FATAL_ERROR "there is no component of that name")
+endif()
+find_package(gradreg %(major)s.%(minor)s CONFIG REQUIRED)
+add_executable(consumer-shared %(source)s)
+target_link_libraries(consumer-shared PRIVATE gradreg::gradreg)
+add_executable(consumer-static %(source)s)
+target_link_libraries(consumer-static PRIVATE gradreg::static)
+"""
+
+MESON_USE = """\
+project('consumer', 'c')
+executable('consumer', 'consumer.c', dependencies: dependency('gradreg', version: '>=%(version)s'))
+"""
 
 
 def run(command, **more):
@@ -43,20 +82,29 @@ class Installed:
 
 
 def check_files(installed, version):
-    folder = installed.library_folder
-    full, major = folder / f"libgradreg.so.{version}", folder / "libgradreg.so.0"
-    for path in (full, major, folder / "libgradreg.so", folder / "libgradreg.a",
-                 Path(installed.config("--variable=includedir")) / "gradreg.h"):
-        if not path.exists():
-            sys.exit(f"not installed: {path}")
-    headers = [path.name for path in installed.prefix.rglob("*.h")]
-    if headers != ["gradreg.h"]:
-        sys.exit(f"installed headers: {headers}")
-    soname = re.search(r"SONAME.*\[(.*)\]", run(["readelf", "-d", full]))[1]
+    want = {line.strip() for line in FILES.format(
+        lib=installed.library_folder.relative_to(installed.prefix), version=version).splitlines()}
+    have = set()
+    for path in installed.prefix.rglob("*"):
+        if path.is_symlink():
+            have.add(f"{path.relative_to(installed.prefix)} -> {os.readlink(path)}")
+        elif path.is_file():
+            have.add(str(path.relative_to(installed.prefix)))
+            if path.stat().st_mode & 0o022:
+                sys.exit(f"anybody may write {path.name}")
+    want.discard("")
+    if want != have:
+        sys.exit(f"not installed: {sorted(want - have)}; unexpected: {sorted(have - want)}")
+    full = installed.library_folder / f"libgradreg.so.{version}"
+    dynamic = run(["readelf", "-d", full])
+    soname = re.search(r"SONAME.*\[(.*)\]", dynamic)[1]
     if soname != "libgradreg.so.0":
         sys.exit(f"soname is {soname}")
+    if re.search(r"R(UN)?PATH", dynamic):
+        sys.exit("the library carries a path of the machine that built it")
     if installed.config("--modversion") != version:
         sys.exit("gradreg.pc has another version than the project")
+    print(f"{len(have)} files: ok")
 
 
 def check_hidden(installed):
@@ -66,6 +114,14 @@ def check_hidden(installed):
     foreign = {name for name in foreign if not name.startswith("gradreg_")}
     if foreign:
         sys.exit(f"global names without the prefix gradreg_: {sorted(foreign)}")
+
+
+def check_program(program, version, shared, environment=None):
+    """It is linked with the library that it should be linked with, and runs."""
+    if ("libgradreg" in run(["readelf", "-d", program])) != shared:
+        sys.exit(f"{program.name} was linked with the other library")
+    if run([program], env=environment) != version:
+        sys.exit(f"{program.name} printed something else than {version}")
 
 
 def check_consumer(installed, folder, title, compiler, source, version):
@@ -79,11 +135,7 @@ def check_consumer(installed, folder, title, compiler, source, version):
     for kind, link in links.items():
         program = folder / f"consumer-{title}-{kind}"
         run([*compiler, *strict, *installed.flags("--cflags"), source, "-o", program, *link])
-        needs_library = "libgradreg" in run(["readelf", "-d", program])
-        if needs_library != (kind == "shared"):
-            sys.exit(f"{program.name} was linked with the other library")
-        if run([program]) != version:
-            sys.exit(f"{program.name} printed something else than {version}")
+        check_program(program, version, kind == "shared")
         print(f"{title}, {kind}: ok")
 
 
@@ -93,6 +145,87 @@ def check_python(installed, version):
     if library.gradreg_version().decode() != version:
         sys.exit("ctypes: another version")
     print("python, ctypes: ok")
+
+
+def check_cmake(installed, folder, source, version):
+    """find_package() and both targets, in a tree that was moved after its installation."""
+    cmake = shutil.which("cmake")
+    if cmake is None:
+        print("cmake: LEFT OUT, there is no cmake here (Debian: apt install cmake)")
+        return
+    moved, project = folder / "moved away", folder / "with-cmake"
+    shutil.copytree(installed.prefix, moved, symlinks=True)
+    project.mkdir()
+    major, minor, _ = version.split(".")
+    (project / "CMakeLists.txt").write_text(
+        CMAKE_USE % {"major": major, "minor": minor, "source": source}, encoding="utf-8")
+    run([cmake, "-G", "Ninja", "-S", project, "-B", project / "build",
+         f"-DCMAKE_PREFIX_PATH={moved}", "-DCMAKE_FIND_USE_SYSTEM_PACKAGE_REGISTRY=OFF"])
+    run([cmake, "--build", project / "build"])
+    for kind in ("shared", "static"):
+        program = project / "build" / f"consumer-{kind}"
+        check_program(program, version, kind == "shared")
+    used = run(["ldd", project / "build" / "consumer-shared"])
+    if str(moved) not in used:
+        sys.exit(f"cmake found another libgradreg than the one that was moved:\n{used}")
+    print("cmake, shared and static, tree moved: ok")
+
+
+def meson_project(folder, source, version):
+    folder.mkdir()
+    (folder / "meson.build").write_text(MESON_USE % {"version": version}, encoding="utf-8")
+    shutil.copy(source, folder / "consumer.c")
+    return folder
+
+
+def check_meson(installed, build, folder, source, version, meson):
+    """dependency('gradreg') in somebody's meson.build: installed, and in a build folder that nobody
+    installed."""
+    where = {"installed": installed.library_folder / "pkgconfig",
+             "uninstalled": Path(build) / "meson-uninstalled"}
+    for kind, configs in where.items():
+        environment = {**os.environ, "PKG_CONFIG_LIBDIR": str(configs)}
+        if kind == "installed":
+            # A tree under a DESTDIR: pkg-config then adds it to every path of the file.
+            environment["PKG_CONFIG_SYSROOT_DIR"] = str(folder / "root")
+        project = meson_project(folder / f"meson-{kind}", source, version)
+        run([*meson, "setup", project / "build", project, "--wrap-mode=nofallback"],
+            env=environment)
+        run(["ninja", "-C", project / "build"])
+        library = installed.library_folder if kind == "installed" else Path(build) / "lib"
+        check_program(project / "build" / "consumer", version, True,
+                      {**os.environ, "LD_LIBRARY_PATH": str(library)})
+        print(f"meson, {kind}: ok")
+
+
+def check_subproject(source_root, folder, source, version, meson):
+    """The sources as a subproject: the library alone is built, and installed with the parent."""
+    project = meson_project(folder / "meson-subproject", source, version)
+    (project / "subprojects").mkdir()
+    (project / "subprojects" / "gradreg").symlink_to(source_root)
+    environment = {**os.environ, "PKG_CONFIG_LIBDIR": str(folder / "no-such-folder")}
+    text = (project / "meson.build").read_text(encoding="utf-8")
+    # A parent with a test setup of its own is the one that a subproject's could collide with.
+    (project / "meson.build").write_text(
+        text.replace("'))", "', fallback: 'gradreg'))") +
+        "add_test_setup('mine', is_default: true)\n", encoding="utf-8")
+    run([*meson, "setup", project / "build", project, "-Dbuildtype=debug"], env=environment)
+    run(["ninja", "-C", project / "build"], env=environment)
+    check_program(project / "build" / "consumer", version, True)
+    targets = json.loads(run([*meson, "introspect", "--targets", project / "build"]))
+    names = sorted({target["name"] for target in targets if target["type"] == "executable"})
+    if names != ["consumer"]:
+        sys.exit(f"as a subproject more than the library is built: {names}")
+    print("meson, subproject: ok")
+
+
+def check_uninstall(build, root):
+    run(["ninja", "-C", build, "uninstall"])
+    left = [path for path in root.rglob("*") if not path.is_dir() or path.is_symlink()]
+    left += [path for path in root.rglob("*gradreg*") if path not in left]
+    if left:
+        sys.exit(f"left after uninstall: {sorted(map(str, left))}")
+    print("uninstall: nothing left")
 
 
 def main():
@@ -108,6 +241,11 @@ def main():
             text.write_text(Path(source).read_text(encoding="utf-8"), encoding="utf-8")
             check_consumer(installed, folder, language, compiler.split(), text, version)
         check_python(installed, version)
+        check_cmake(installed, folder, Path(source).resolve(), version)
+        check_meson(installed, build, folder, source, version, meson.split())
+        check_subproject(Path(__file__).resolve().parent.parent, folder, source, version,
+                         meson.split())
+        check_uninstall(build, folder / "root")
 
 
 main()
