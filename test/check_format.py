@@ -16,7 +16,7 @@ def sources(root):
     for folder in FOLDERS:
         for path in sorted((root / folder).rglob("*")):
             name = path.relative_to(root).as_posix()
-            if path.suffix in (".c", ".h", ".cu", ".cuh", ".cpp") and \
+            if path.suffix in (".c", ".h", ".cu", ".cuh", ".cpp", ".hpp") and \
                     not name.startswith(GENERATED):
                 yield path
 
