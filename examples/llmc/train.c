@@ -140,12 +140,10 @@ static int train(int steps)
         memset(m.grads, 0, m.count * sizeof(float));
         loss = gpt_forward(&m, tokens, targets);
         gpt_backward(&m);
-        must(gradreg_regularizer_perturb(regularizer, &buffers),
-             gradreg_last_error());       /* gradreg */
-        gpt_forward(&m, tokens, targets); /* gradreg */
-        gpt_backward(&m);                 /* gradreg */
-        must(gradreg_regularizer_combine(regularizer, &buffers),
-             gradreg_last_error()); /* gradreg */
+        must(gradreg_regularizer_perturb(regularizer, &buffers)); /* gradreg */
+        gpt_forward(&m, tokens, targets);                         /* gradreg */
+        gpt_backward(&m);                                         /* gradreg */
+        must(gradreg_regularizer_combine(regularizer, &buffers)); /* gradreg */
         adamw(&m, first_moment, second_moment, step);
         /* [end] */
         if (step == 1)
