@@ -33,7 +33,7 @@ int __wrap_pthread_atfork(void (*prepare)(void), void (*parent)(void), void (*ch
 
 /* ---- children --------------------------------------------------------------------- */
 
-/* Runs `child` in a child process, which has twenty seconds; 0 when it returned 0. */
+/* Runs `child` in a child process, which has some minutes; 0 when it returned 0. */
 static int in_child(int (*child)(gradreg_context *context), gradreg_context *context)
 {
     int status = -1;
@@ -41,7 +41,7 @@ static int in_child(int (*child)(gradreg_context *context), gradreg_context *con
     (void)fflush(NULL);
     const pid_t process = fork();
     if (process == 0) {
-        (void)alarm(20);
+        (void)alarm(4 * MEETING_SECONDS);
         _exit(child(context));
     }
     if (process < 0 || waitpid(process, &status, 0) != process)

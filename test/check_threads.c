@@ -99,7 +99,7 @@ static int tasks(void)
 static int tasks_settle_at(int wanted)
 {
     const struct timespec moment = { 0, 2000000 };
-    for (int i = 0; i < 1000 && tasks() != wanted; i++)
+    for (int i = 0; i < 10000 && tasks() != wanted; i++)
         (void)nanosleep(&moment, NULL);
     return tasks();
 }

@@ -56,7 +56,7 @@ void meet(void *task, size_t index)
 
     (void)index;
     (void)clock_gettime(CLOCK_REALTIME, &deadline);
-    deadline.tv_sec += 10;
+    deadline.tv_sec += MEETING_SECONDS;
     pthread_mutex_lock(&meeting->mutex);
     if (++meeting->here == meeting->expected)
         pthread_cond_broadcast(&meeting->all_here);

@@ -27,11 +27,14 @@ struct marks {
 /* One region; 0 when every index below `count`, and no other, ran once. */
 int run_and_compare(gradreg_context *context, size_t count, struct marks *marks);
 
+/* Long beside any pause of a busy machine: who has not come by then is not coming. */
+enum { MEETING_SECONDS = 40 };
+
 /* Each index waits until all of them have come: `expected` threads are at work at once. */
 struct meeting {
     pthread_mutex_t mutex;
     pthread_cond_t all_here;
-    int expected, here, alone; /* alone: gave up after ten seconds */
+    int expected, here, alone; /* alone: gave up waiting */
 };
 
 #define MEETING_OF(count)                                                \

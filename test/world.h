@@ -11,7 +11,7 @@
 
 #include "gradreg.h"
 
-enum { WORLD_RANKS = 8, WORLD_DOUBLES = 32768, WORLD_SECONDS = 60 };
+enum { WORLD_RANKS = 8, WORLD_DOUBLES = 32768, WORLD_SECONDS = 300 };
 
 typedef struct world {
     int size;    /* ranks of the present run */
