@@ -12,12 +12,11 @@ int path_count;
 
 void fill_tables(void)
 {
-    for (int path = 0; path < GR_PATH_COUNT; path++)
-        gradreg_cpu_kernels_scalar(&tables[path]);
+    tables[GR_PATH_SCALAR] = gradreg_cpu_kernels_scalar;
 #if defined(__x86_64__)
-    gradreg_cpu_kernels_v2(&tables[GR_PATH_V2]);
-    gradreg_cpu_kernels_v3(&tables[GR_PATH_V3]);
-    gradreg_cpu_kernels_v4(&tables[GR_PATH_V4]);
+    tables[GR_PATH_V2] = gradreg_cpu_kernels_v2;
+    tables[GR_PATH_V3] = gradreg_cpu_kernels_v3;
+    tables[GR_PATH_V4] = gradreg_cpu_kernels_v4;
 #endif
     path_count = (int)gradreg_cpu_best_path() + 1;
     printf("vector paths: %d of %d\n", path_count, GR_PATH_COUNT);

@@ -422,19 +422,25 @@ GR_TYPES_LIST(GR_DEFINE_TYPE)
     }
 GR_PAIRS_LIST(GR_DEFINE_PAIR)
 
-void GR_PASTE(gradreg_cpu_kernels_, GR_PATH)(gr_cpu_kernels *table)
-{
-#define GR_SET_TYPE(T)                                               \
-    table->squares[GRADREG_TYPE_##T] = squares_##T;                  \
-    table->combine[GRADREG_TYPE_##T][GR_READ_FIRST] = first_##T;     \
-    table->combine[GRADREG_TYPE_##T][GR_READ_FORWARD] = forward_##T; \
-    table->combine[GRADREG_TYPE_##T][GR_READ_CENTRAL] = central_##T; \
-    table->combine[GRADREG_TYPE_##T][GR_READ_KEPT] = kept_##T;       \
-    table->widen[GRADREG_TYPE_##T] = widen_##T;                      \
-    table->narrow[GRADREG_TYPE_##T] = narrow_##T;
-    GR_TYPES_LIST(GR_SET_TYPE)
-#define GR_SET_PAIR(P, U) table->move[GRADREG_TYPE_##P][GRADREG_TYPE_##U] = move_##P##_##U;
-    GR_PAIRS_LIST(GR_SET_PAIR)
-    table->copy = copy_bytes;
-    table->fence = fence;
-}
+#define GR_MOVE_OF(P, U) [GRADREG_TYPE_##P][GRADREG_TYPE_##U] = move_##P##_##U,
+#define GR_FUNCTIONS_OF(name)                                           \
+    [GRADREG_TYPE_F32] = name##_F32, [GRADREG_TYPE_BF16] = name##_BF16, \
+    [GRADREG_TYPE_F16] = name##_F16
+#define GR_COMBINE_OF(T)                 \
+    [GRADREG_TYPE_##T] = {               \
+        [GR_READ_FIRST] = first_##T,     \
+        [GR_READ_FORWARD] = forward_##T, \
+        [GR_READ_CENTRAL] = central_##T, \
+        [GR_READ_KEPT] = kept_##T,       \
+    },
+
+/* Data, not a function that fills it: a function would be compiled for this path as well. */
+const gr_cpu_kernels GR_PASTE(gradreg_cpu_kernels_, GR_PATH) = {
+    .squares = { GR_FUNCTIONS_OF(squares) },
+    .move = { GR_PAIRS_LIST(GR_MOVE_OF) },
+    .combine = { GR_TYPES_LIST(GR_COMBINE_OF) },
+    .copy = copy_bytes,
+    .widen = { GR_FUNCTIONS_OF(widen) },
+    .narrow = { GR_FUNCTIONS_OF(narrow) },
+    .fence = fence,
+};

@@ -2,8 +2,8 @@
  *
  * In: pointers to a block's first elements and coefficients. Out: typed results, and sums left
  * in fp32 lanes (reduce.h, step 2), which the caller folds. The kernels know nothing but
- * coefficients; what they stand for is decided in step.h. Tables are filled bottom-up: the
- * scalar path first, then the fastest one that the processor has. */
+ * coefficients; what they stand for is decided in step.h. No code compiled for a path may run
+ * where the processor lacks it, so a path is a table and nothing else. */
 #ifndef GRADREG_LIB_CPU_KERNELS_H
 #define GRADREG_LIB_CPU_KERNELS_H
 
@@ -77,9 +77,9 @@ typedef struct gr_cpu_kernels {
     void (*fence)(void);
 } gr_cpu_kernels;
 
-void gradreg_cpu_kernels_scalar(gr_cpu_kernels *table);
-void gradreg_cpu_kernels_v2(gr_cpu_kernels *table);
-void gradreg_cpu_kernels_v3(gr_cpu_kernels *table);
-void gradreg_cpu_kernels_v4(gr_cpu_kernels *table);
+extern const gr_cpu_kernels gradreg_cpu_kernels_scalar;
+extern const gr_cpu_kernels gradreg_cpu_kernels_v2;
+extern const gr_cpu_kernels gradreg_cpu_kernels_v3;
+extern const gr_cpu_kernels gradreg_cpu_kernels_v4;
 
 #endif
