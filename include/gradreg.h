@@ -1353,6 +1353,217 @@ GRADREG_API gradreg_status gradreg_advantages(gradreg_context *context, float *o
                                               size_t group_size,
                                               const gradreg_advantage_params *params);
 
+/* ==================================================================== probe */
+
+/* How firmly does each layer hold an answer? A layer-wise causal trace: for each layer, and for each
+ * of some trials, noise is added to the final token's hidden state as it leaves the layer, the forward
+ * pass runs on, and the probability of the target token is read.
+ *
+ *      clean forward pass                    ──► observe(GRADREG_LAYER_NONE)
+ *      forward pass up to layer l ──► inject ──► the layers above ──► observe(l)      for every l
+ *      summary: mean, spread, extremes per layer, next to the clean probability
+ *
+ * The caller owns the forward pass. A draw depends on (seed, layer, trial, element) alone: trials may be
+ * rows of one batch, a batch each, or come in any order, and models that are compared see the same
+ * noise. Source: S1. */
+
+/** What is traced, and how often. */
+typedef struct gradreg_probe_params {
+    uint32_t struct_size;
+    int32_t layer_count; /**< 1 .. 65536. Default 0: must be set */
+    int32_t trials;      /**< per layer, at least 1; 0 = default 30 */
+    uint32_t reserved0;
+    double noise_scale; /**< standard deviation of the noise over the RMS of its row, finite, >= 0; 0 moves
+                             nothing. Default 0.5 */
+    uint64_t seed;      /**< default 0 */
+} gradreg_probe_params;
+
+#define GRADREG_PROBE_PARAMS_INIT                                                               \
+    {                                                                                           \
+        (uint32_t)sizeof(gradreg_probe_params), 0, 30, 0, 0.5, 0                                \
+    }
+
+/** What was observed at one layer. mean to max are of the probabilities that are finite, NaN without
+ *  any. Frozen at 128 bytes. */
+typedef struct gradreg_probe_layer {
+    uint32_t struct_size;
+    int32_t layer;   /**< its number */
+    double mean;     /**< of the target's probability */
+    double std;      /**< Bessel-corrected standard deviation; 0 with one observation */
+    double min;      /**< smallest */
+    double max;      /**< largest */
+    double baseline; /**< mean of what was observed with GRADREG_LAYER_NONE, the same in every layer; NaN
+                          without */
+    uint64_t trials;       /**< observations in the figures above */
+    uint64_t non_finite;   /**< observations left out because the row had no probability */
+    uint64_t not_injected; /**< rows that inject left alone because an element was not finite */
+    uint64_t saturated;    /**< f16 elements that inject clipped to +-65504 */
+    uint64_t reserved[6];
+} gradreg_probe_layer;
+
+#define GRADREG_PROBE_LAYER_INIT                                                                \
+    {                                                                                           \
+        (uint32_t)sizeof(gradreg_probe_layer), 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0,          \
+            {0, 0, 0, 0, 0, 0}                                                                  \
+    }
+
+typedef struct gradreg_probe gradreg_probe;
+
+/** As gradreg_context_params_init().  Returns: as there.  Stream: none.  Threads: any.  Since: 0.1 */
+GRADREG_API gradreg_status gradreg_probe_params_init(gradreg_probe_params *out,
+                                                     size_t struct_size);
+/** As gradreg_context_params_init().  Returns: as there.  Stream: none.  Threads: any.  Since: 0.1 */
+GRADREG_API gradreg_status gradreg_probe_layer_init(gradreg_probe_layer *out, size_t struct_size);
+
+/** Create a probe. Allocates everything it will ever hold: 128 bytes per layer and some
+ *  kilobytes.
+ *
+ *  Returns:  OK; INVALID_ARGUMENT (the sentence names the field); UNSUPPORTED (a field of a newer
+ *            version); OUT_OF_MEMORY; DEVICE. *out is NULL after a failure.
+ *  Out:      out, one handle, a child of context, to be given to gradreg_probe_destroy().
+ *  In:       params, host.
+ *  Stream:   waits.  Threads: any.  Since: 0.1
+ */
+GRADREG_API gradreg_status gradreg_probe_create(gradreg_probe **out, gradreg_context *context,
+                                                const gradreg_probe_params *params);
+
+/** Destroy a probe.
+ *
+ *  Returns:  OK, also for NULL; STATE (in use by another call).
+ *  Stream:   waits.  Threads: the only user of probe.  Since: 0.1
+ */
+GRADREG_API gradreg_status gradreg_probe_destroy(gradreg_probe *probe);
+
+/** Forget all observations and counts, e.g. before the next prompt. Draws stay what they are.
+ *
+ *  Returns:  OK; INVALID_ARGUMENT; STATE (in use by another call); DEVICE.
+ *  Stream:   queued.  Threads: the only user of probe.  Since: 0.1
+ */
+GRADREG_API gradreg_status gradreg_probe_reset(gradreg_probe *probe);
+
+/** Add noise to hidden states: row r of hidden is trial first_trial + r, and
+ *
+ *      x[i] = round(x[i] + sigma n_i),  sigma = noise_scale RMS(x),  RMS(x)^2 = sum of x[i]^2 / width
+ *
+ *  n standard normal, a function of (seed, layer, trial, i) alone (lib/random.h, with 2^31 + layer for the
+ *  segment and trial for the step, so that no draw is one of a regularizer's). RMS by the summation tree of
+ *  lib/reduce.h, sigma rounded to f32 once, product and sum in f32, the store to nearest even. f16
+ *  saturates at +-65504 and is counted; f32 and bf16 may overflow to infinity as sums do. A row with
+ *  an element that is not finite is left alone and counted, a row of zeros has no RMS and stays.
+ *  Only width elements of a row are touched: with row_stride = length x width the final tokens of a
+ *  [batch x length x width] array are rows.
+ *
+ *  Returns:  OK; INVALID_ARGUMENT; STATE (in use by another call); DEVICE.
+ *  InOut:    hidden, rows x row_stride elements of `type` (the last row: width); NULL with rows 0.
+ *  Values:   type, GRADREG_TYPE_F32, _BF16 or _F16; width, 1 to 2^31 - 1; row_stride >= width, 0 = width;
+ *            layer, 0 to layer_count - 1; first_trial >= 0, first_trial + rows <= trials.
+ *  Stream:   queued.  Threads: the only user of probe.  Since: 0.1.  Source: S1
+ */
+GRADREG_API gradreg_status gradreg_probe_inject(gradreg_probe *probe, void *hidden,
+                                                gradreg_type type, size_t rows, size_t width,
+                                                size_t row_stride, int32_t layer,
+                                                int32_t first_trial);
+
+/** Read the target's probability exp(z_target) / sum of exp(z) from rows of logits z and add it to the
+ *  layer's statistics, in the order of rows; GRADREG_LAYER_NONE: to the baseline.
+ *
+ *  In double, relative to the largest logit, sums in a fixed order; z = -inf has probability 0. A row
+ *  with a NaN, with +inf, or with nothing but -inf has no probability: counted in non_finite and left out.
+ *  Nothing is remembered per trial: a trial that is observed twice counts twice, e.g. for two prompts.
+ *
+ *  Returns:  OK; INVALID_ARGUMENT; STATE (in use by another call); DEVICE.
+ *  In:       logits, rows x row_stride elements of `type` (the last row: vocabulary); NULL with rows 0.
+ *  Values:   type, GRADREG_TYPE_F32, _BF16 or _F16; vocabulary, 1 to 2^31 - 1; row_stride >= vocabulary,
+ *            0 = vocabulary; target, 0 to vocabulary - 1; layer, 0 to layer_count - 1, or
+ *            GRADREG_LAYER_NONE; first_trial >= 0, first_trial + rows <= trials (NONE: ignored).
+ *  Stream:   queued.  Threads: the only user of probe.  Since: 0.1.  Source: S1
+ */
+GRADREG_API gradreg_status gradreg_probe_observe(gradreg_probe *probe, const void *logits,
+                                                 gradreg_type type, size_t rows,
+                                                 size_t vocabulary, size_t row_stride,
+                                                 int32_t target, int32_t layer,
+                                                 int32_t first_trial);
+
+/** What has been observed so far, layer by layer.
+ *
+ *  Returns:  OK; INVALID_ARGUMENT (struct_size; layer_count must be the probe's); STATE (in use by
+ *            another call); DEVICE.
+ *  Out:      out, host, layer_count entries at the stride of out[0].struct_size.
+ *  Stream:   waits.  Threads: the only user of probe.  Since: 0.1
+ */
+GRADREG_API gradreg_status gradreg_probe_summary(gradreg_probe *probe, gradreg_probe_layer *out,
+                                                 size_t layer_count);
+
+/* ==================================================================== monitors */
+
+/** The share of n-grams that are distinct: different runs of `order` tokens over all runs,
+ *  count - order + 1. 1 says that nothing repeats. NaN where there is no run. Exact, whatever the
+ *  tokens' numbers; time grows with count log(order), memory is up to 52 bytes per token and is taken
+ *  from the C library for the call, there being no context.
+ *
+ *  Returns:  OK; INVALID_ARGUMENT; OUT_OF_MEMORY.
+ *  Out:      out, host.
+ *  In:       tokens, host, count of any value; NULL with count 0.
+ *  Values:   count, at most 2^31 - 1; order >= 1.
+ *  Stream:   none.  Threads: any.  Since: 0.1.  Source: S1
+ */
+GRADREG_API gradreg_status gradreg_distinct_ngrams(double *out, const int32_t *tokens,
+                                                   size_t count, int32_t order);
+
+/** Trailing mean: out[i] is the mean of values[i - window + 1 .. i], of fewer at the start. NaN entries
+ *  are left out; NaN where all are. In double; infinities last as long as the window sees them. Time
+ *  does not grow with window.
+ *
+ *  Returns:  OK; INVALID_ARGUMENT.
+ *  Out:      out, host, count doubles, apart from values; NULL with count 0.
+ *  In:       values, host, count floats, e.g. the entropies of a generation; NULL with count 0.
+ *  Values:   count, at most 2^40; window >= 1.
+ *  Stream:   none.  Threads: any.  Since: 0.1.  Source: S1 (window 5)
+ */
+GRADREG_API gradreg_status gradreg_moving_average(double *out, const float *values, size_t count,
+                                                  size_t window);
+
+/** Jensen-Shannon divergence between the distributions of two equally shaped sets of rows, e.g. two
+ *  models' attention maps, in nats:
+ *
+ *      out[r] = KL(P || M) / 2 + KL(Q || M) / 2,  M = (P + Q) / 2,  P = p[r] / sum,  Q = q[r] / sum
+ *
+ *  in [0, ln 2]. Rows are divided by their sums, so that weights, counts and rounded probabilities will
+ *  do; zeros are fine. Exactly 0 for equal rows, and accurate for nearly equal ones. NaN for a row that
+ *  is no distribution: a negative element, one that is not finite, or a sum of 0. In double, sums in a
+ *  fixed order, rounded once.
+ *
+ *  Returns:  OK; INVALID_ARGUMENT; STATE (context in use); DEVICE.
+ *  Out:      out, rows f32, apart from p and q.
+ *  In:       p, q, rows x columns f32 each, may be the same; NULL with rows 0.
+ *  Values:   columns, 1 to 2^31 - 1.
+ *  Stream:   queued.  Threads: the context's only user.  Since: 0.1
+ */
+GRADREG_API gradreg_status gradreg_js_divergence(gradreg_context *context, float *out,
+                                                 const float *p, const float *q, size_t rows,
+                                                 size_t columns);
+
+/** How far weights have moved: norms[s] = ||after - before|| over segment s, the Frobenius norm.
+ *
+ *  Differences and lanes in f32, summed by the tree of lib/reduce.h (its step 4 takes differences in
+ *  double: finite weights have a finite norm). NaN for a segment with an element that is not finite.
+ *  Element i of a segment is before[offset + i]. Layers, roles, grad_type and flags mean nothing here;
+ *  overlapping segments are fine.
+ *
+ *  Returns:  OK; INVALID_ARGUMENT (the sentence names the segment); STATE (context in use);
+ *            OUT_OF_MEMORY (32 KiB of the context's scratch, at the first call unless reserved); DEVICE.
+ *  Out:      norms, segment_count doubles, apart from the weights; NULL with segment_count 0.
+ *  In:       before, after, as far as the last segment's end, may be the same; segments, host, with
+ *            param_type 0 or `type` and without shards.
+ *  Values:   type, GRADREG_TYPE_F32, _BF16 or _F16.
+ *  Stream:   queued.  Threads: the context's only user.  Since: 0.1.  Source: S1
+ */
+GRADREG_API gradreg_status gradreg_weight_delta(gradreg_context *context, double *norms,
+                                                const void *before, const void *after,
+                                                gradreg_type type,
+                                                const gradreg_segment *segments,
+                                                size_t segment_count);
+
 #ifdef __cplusplus
 }
 #endif

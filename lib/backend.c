@@ -16,3 +16,15 @@ const gr_loss_ops *gradreg_i_backend_losses(const gradreg_context *context)
     (void)context;
     return &gradreg_cpu_losses;
 }
+
+const gr_probe_ops *gradreg_i_backend_probe(const gradreg_context *context)
+{
+    (void)context;
+    return &gradreg_cpu_probe;
+}
+
+const gr_monitor_ops *gradreg_i_backend_monitors(const gradreg_context *context)
+{
+    (void)context;
+    return &gradreg_cpu_monitors;
+}

@@ -13,6 +13,7 @@
 #include "context.h"
 #include "gradreg.h"
 #include "policy_data.h"
+#include "probe_data.h"
 #include "step.h"
 #include "table.h"
 
@@ -135,5 +136,27 @@ typedef struct gr_loss_ops {
 } gr_loss_ops;
 
 const gr_loss_ops *gradreg_i_backend_losses(const gradreg_context *context);
+
+/* What a backend must supply for the probe; formulas in probe_math.h. Every op is REQUIRED. */
+typedef struct gr_probe_ops {
+    /* zeros; queued */
+    gradreg_status (*clear)(gradreg_context *context, gr_probe_statistics *statistics,
+                            size_t count);
+    gradreg_status (*inject)(gradreg_context *context, const gr_inject_task *task);
+    gradreg_status (*observe)(gradreg_context *context, const gr_observe_task *task);
+    /* to the host; waits */
+    gradreg_status (*read)(gradreg_context *context, gr_probe_statistics *host,
+                           const gr_probe_statistics *statistics, size_t count);
+} gr_probe_ops;
+
+const gr_probe_ops *gradreg_i_backend_probe(const gradreg_context *context);
+
+/* What a backend must supply for the monitors of buffers; the others are the host's. */
+typedef struct gr_monitor_ops {
+    gradreg_status (*divergence)(gradreg_context *context, const gr_divergence_task *task);
+    gradreg_status (*delta)(gradreg_context *context, const gr_delta_task *task);
+} gr_monitor_ops;
+
+const gr_monitor_ops *gradreg_i_backend_monitors(const gradreg_context *context);
 
 #endif

@@ -120,3 +120,5 @@ GR_DEFINE_INIT(gradreg_policy_metrics_init, gradreg_policy_metrics, 1,
                GRADREG_POLICY_METRICS_INIT)
 GR_DEFINE_INIT(gradreg_advantage_params_init, gradreg_advantage_params, 1,
                GRADREG_ADVANTAGE_PARAMS_INIT)
+GR_DEFINE_INIT(gradreg_probe_params_init, gradreg_probe_params, 1, GRADREG_PROBE_PARAMS_INIT)
+GR_DEFINE_INIT(gradreg_probe_layer_init, gradreg_probe_layer, 1, GRADREG_PROBE_LAYER_INIT)

@@ -101,26 +101,50 @@ GR_FN double gr_tree_blocks(double *x, size_t n)
     return x[0];
 }
 
-/* Step 5 over x[0], x[stride], ..., which stay as they are. A binary counter: after i blocks
- * the stack holds one finished subtree per set bit of i, largest first. */
+/* Step 5 for blocks that come one by one: start, push each, ask. A binary
+ * counter: after i blocks the stack holds one finished subtree per set bit of i, largest first. */
+typedef struct gr_tree {
+    size_t count;
+    int held;
+    double subtree[8 * sizeof(size_t)];
+} gr_tree;
+
+GR_FN void gr_tree_start(gr_tree *t)
+{
+    t->count = 0;
+    t->held = 0;
+}
+
+GR_FN void gr_tree_push(gr_tree *t, double block)
+{
+    double sum = block;
+
+    for (size_t carry = t->count++; carry % 2 != 0; carry /= 2)
+        sum = t->subtree[--t->held] + sum;
+    t->subtree[t->held++] = sum;
+}
+
+GR_FN double gr_tree_sum(const gr_tree *t)
+{
+    int held = t->held;
+
+    if (held == 0)
+        return 0.0;
+    double sum = t->subtree[--held];
+    while (held > 0)
+        sum = t->subtree[--held] + sum;
+    return sum;
+}
+
+/* Step 5 over x[0], x[stride], ..., which stay as they are. */
 GR_FN double gr_tree_blocks_strided(const double *x, size_t n, size_t stride)
 {
-    double subtree[8 * sizeof(size_t)];
-    int held = 0;
+    gr_tree t;
 
-    if (n == 0)
-        return 0.0;
-    for (size_t i = 0; i < n; i++) {
-        double sum = x[i * stride];
-
-        for (size_t carry = i; carry % 2 != 0; carry /= 2)
-            sum = subtree[--held] + sum;
-        subtree[held++] = sum;
-    }
-    double sum = subtree[--held];
-    while (held > 0)
-        sum = subtree[--held] + sum;
-    return sum;
+    gr_tree_start(&t);
+    for (size_t i = 0; i < n; i++)
+        gr_tree_push(&t, x[i * stride]);
+    return gr_tree_sum(&t);
 }
 
 /* ---- a warp: every thread calls, every thread gets the result -------------------- */

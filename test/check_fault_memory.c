@@ -276,6 +276,34 @@ START_TEST(memory_from_the_library_may_end_at_every_point)
 }
 END_TEST
 
+/* Without a context there is only the C library. */
+START_TEST(memory_of_a_call_without_a_context_may_end)
+{
+    static const int32_t tokens[] = { 1, 2, 1, 2, 3 };
+    double share = UNTOUCHED;
+    struct caller *c = caller_open(&plain_mode);
+
+    make_sentence_stale();
+    watch(1);
+    gradreg_status status = gradreg_distinct_ngrams(&share, tokens, 5, 2);
+    size_t calls = stop_watching();
+    ck_assert_int_eq(status, GRADREG_ERROR_OUT_OF_MEMORY);
+    ck_assert_ptr_nonnull(strstr(gradreg_last_error(), "gradreg_distinct_ngrams: no memory"));
+    ck_assert_uint_eq(calls, 1);
+    ck_assert_int_eq(blocks_left(), 0);
+    ck_assert(share == UNTOUCHED);
+    provoked->library++;
+    watch(0);
+    status = gradreg_distinct_ngrams(&share, tokens, 5, 2);
+    calls = stop_watching();
+    assert_ok(status);
+    ck_assert_uint_eq(calls, 1);
+    ck_assert_int_eq(blocks_left(), 0);
+    ck_assert(share == 0.75);
+    caller_close(c);
+}
+END_TEST
+
 /* ---- workspace_bytes --------------------------------------------------------------- */
 
 /* The product of what decides over memory. Combinations that create refuses, both refuse. */
@@ -353,6 +381,7 @@ TCase *memory_faults_case(void)
     tcase_add_test(tests, misaligned_memory_is_no_memory);
     tcase_add_loop_test(tests, memory_from_the_library_may_end_at_every_point, 0,
                         REQUESTS * DESCRIPTIONS);
+    tcase_add_test(tests, memory_of_a_call_without_a_context_may_end);
     tcase_add_loop_test(tests, workspace_bytes_is_what_is_held, 0, PORTIONS);
     return tests;
 }

@@ -6,6 +6,8 @@
 
 extern const gr_backend_ops gradreg_cpu_backend;
 extern const gr_loss_ops gradreg_cpu_losses;
+extern const gr_probe_ops gradreg_cpu_probe;
+extern const gr_monitor_ops gradreg_cpu_monitors;
 
 /* Numbers 0 .. count - 1 by group, equal ones in their order. Allocates nothing. */
 void gradreg_cpu_order_by_group(int64_t *order, const int32_t *group, size_t count);

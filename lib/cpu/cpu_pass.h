@@ -44,6 +44,11 @@ static inline char *gr_cpu_at(const char *base, size_t at, int32_t type)
     return base == NULL ? NULL : (char *)(uintptr_t)base + at * gr_cpu_size(type);
 }
 
+/* The sum of squares of one block by reduce.h, steps 1 to 4; *bad grows by its elements that are not
+ * finite. */
+double gradreg_cpu_block_squares(const gr_cpu_kernels *kernels, const void *x, size_t n,
+                                 int32_t type, double *bad);
+
 /* The direction of a block in f32, drawn or widened into scratch. */
 const float *gradreg_cpu_direction(const gr_cpu_block *block, float *scratch);
 

@@ -31,17 +31,22 @@ static double squares_in_double(const float *x, size_t n, double *bad)
     return gr_tree_doubles(acc);
 }
 
+double gradreg_cpu_block_squares(const gr_cpu_kernels *kernels, const void *x, size_t n,
+                                 int32_t type, double *bad)
+{
+    float lanes[GR_LANES] = { 0 }, wide[GR_BLOCK];
+    kernels->squares[type](x, n, lanes);
+    if (gr_lanes_in_range(lanes))
+        return gr_tree_lanes(lanes);
+    if (all_zero(x, n * gr_cpu_size(type)))
+        return 0.0;
+    kernels->widen[type](wide, x, n);
+    return squares_in_double(wide, n, bad);
+}
+
 static void sum_block(gr_cpu_block *b, const void *x, int32_t type)
 {
-    float lanes[GR_LANES] = { 0 };
-    b->kernels->squares[type](x, b->n, lanes);
-    if (gr_lanes_in_range(lanes)) {
-        b->sums[0] = gr_tree_lanes(lanes);
-    } else if (!all_zero(x, b->n * gr_cpu_size(type))) {
-        float wide[GR_BLOCK];
-        b->kernels->widen[type](wide, x, b->n);
-        b->sums[0] = squares_in_double(wide, b->n, &b->sums[1]);
-    }
+    b->sums[0] = gradreg_cpu_block_squares(b->kernels, x, b->n, type, &b->sums[1]);
 }
 
 static int reads(enum gr_source source, uint32_t flags)

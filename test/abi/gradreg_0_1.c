@@ -307,6 +307,28 @@ FIELD(gradreg_advantage_params, singleton, 12, 4, gradreg_singleton);
 FIELD(gradreg_advantage_params, epsilon, 16, 8, double);
 FIELD(gradreg_advantage_params, group, 24, 8, const int32_t *);
 
+SIZE(gradreg_probe_params, 32);
+FIELD(gradreg_probe_params, struct_size, 0, 4, uint32_t);
+FIELD(gradreg_probe_params, layer_count, 4, 4, int32_t);
+FIELD(gradreg_probe_params, trials, 8, 4, int32_t);
+FIELD(gradreg_probe_params, reserved0, 12, 4, uint32_t);
+FIELD(gradreg_probe_params, noise_scale, 16, 8, double);
+FIELD(gradreg_probe_params, seed, 24, 8, uint64_t);
+
+SIZE(gradreg_probe_layer, 128);
+FIELD(gradreg_probe_layer, struct_size, 0, 4, uint32_t);
+FIELD(gradreg_probe_layer, layer, 4, 4, int32_t);
+FIELD(gradreg_probe_layer, mean, 8, 8, double);
+FIELD(gradreg_probe_layer, std, 16, 8, double);
+FIELD(gradreg_probe_layer, min, 24, 8, double);
+FIELD(gradreg_probe_layer, max, 32, 8, double);
+FIELD(gradreg_probe_layer, baseline, 40, 8, double);
+FIELD(gradreg_probe_layer, trials, 48, 8, uint64_t);
+FIELD(gradreg_probe_layer, non_finite, 56, 8, uint64_t);
+FIELD(gradreg_probe_layer, not_injected, 64, 8, uint64_t);
+FIELD(gradreg_probe_layer, saturated, 72, 8, uint64_t);
+FIELD(gradreg_probe_layer, reserved, 80, 48, uint64_t [6]);
+
 VALUE(GRADREG_OK, 0);
 VALUE(GRADREG_ERROR_INVALID_ARGUMENT, -1);
 VALUE(GRADREG_ERROR_UNSUPPORTED, -2);
@@ -486,3 +508,15 @@ gradreg_status gradreg_policy_loss(gradreg_context *context, gradreg_policy_metr
 gradreg_status gradreg_policy_metrics_read(gradreg_context *context, gradreg_policy_metrics *out, const gradreg_policy_metrics *metrics);
 gradreg_status gradreg_advantage_params_init(gradreg_advantage_params *out, size_t struct_size);
 gradreg_status gradreg_advantages(gradreg_context *context, float *out, const float *rewards, size_t count, size_t group_size, const gradreg_advantage_params *params);
+gradreg_status gradreg_probe_params_init(gradreg_probe_params *out, size_t struct_size);
+gradreg_status gradreg_probe_layer_init(gradreg_probe_layer *out, size_t struct_size);
+gradreg_status gradreg_probe_create(gradreg_probe **out, gradreg_context *context, const gradreg_probe_params *params);
+gradreg_status gradreg_probe_destroy(gradreg_probe *probe);
+gradreg_status gradreg_probe_reset(gradreg_probe *probe);
+gradreg_status gradreg_probe_inject(gradreg_probe *probe, void *hidden, gradreg_type type, size_t rows, size_t width, size_t row_stride, int32_t layer, int32_t first_trial);
+gradreg_status gradreg_probe_observe(gradreg_probe *probe, const void *logits, gradreg_type type, size_t rows, size_t vocabulary, size_t row_stride, int32_t target, int32_t layer, int32_t first_trial);
+gradreg_status gradreg_probe_summary(gradreg_probe *probe, gradreg_probe_layer *out, size_t layer_count);
+gradreg_status gradreg_distinct_ngrams(double *out, const int32_t *tokens, size_t count, int32_t order);
+gradreg_status gradreg_moving_average(double *out, const float *values, size_t count, size_t window);
+gradreg_status gradreg_js_divergence(gradreg_context *context, float *out, const float *p, const float *q, size_t rows, size_t columns);
+gradreg_status gradreg_weight_delta(gradreg_context *context, double *norms, const void *before, const void *after, gradreg_type type, const gradreg_segment *segments, size_t segment_count);
