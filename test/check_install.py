@@ -139,6 +139,32 @@ def check_consumer(installed, folder, title, compiler, source, version):
         print(f"{title}, {kind}: ok")
 
 
+EXAMPLES = {
+    # what it prints if it went well: sources
+    "4 + 0.1 / 2 * 16 = 4.800": ["first_step.c"],
+    "corr/|g| per layer": ["llmc/gpt.c", "llmc/train.c"],
+    "step as meant 1.000": ["cpp/bandit.cpp"],
+}
+
+
+def check_examples(installed, folder, compilers):
+    """What users copy, built as they would build it."""
+    examples = Path(__file__).resolve().parent.parent / "examples"
+    for words, sources in EXAMPLES.items():
+        plus = sources[0].endswith(".cpp")
+        if plus and len(compilers) < 2:
+            print("examples in C++: LEFT OUT, there is no C++ compiler here")
+            continue
+        program = folder / Path(sources[-1]).stem
+        run([*compilers[plus].split(), "-std=c++17" if plus else "-std=c11", "-O1",
+             *installed.flags("--cflags"), *(examples / source for source in sources),
+             "-o", program, *installed.flags("--libs"), "-lm",
+             f"-Wl,-rpath,{installed.library_folder}"])
+        if words not in run([program, *(["10"] if "llmc/gpt.c" in sources else [])]):
+            sys.exit(f"{program.name} did not print {words!r}")
+        print(f"examples/{sources[-1]}: ok")
+
+
 def check_python(installed, version):
     library = ctypes.CDLL(str(installed.library_folder / "libgradreg.so.0"))
     library.gradreg_version.restype = ctypes.c_char_p
@@ -230,6 +256,8 @@ def check_uninstall(build, root):
 
 def main():
     build, prefix, version, source, meson, *compilers = sys.argv[1:]
+    # meson test points it to the build's own library, which programs would find first.
+    os.environ.pop("LD_LIBRARY_PATH", None)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         run([*meson.split(), "install", "-C", build, "--no-rebuild", "--destdir", folder / "root"])
@@ -240,6 +268,7 @@ def main():
             text = folder / ("consumer.cpp" if language == "c++" else "consumer.c")
             text.write_text(Path(source).read_text(encoding="utf-8"), encoding="utf-8")
             check_consumer(installed, folder, language, compiler.split(), text, version)
+        check_examples(installed, folder, compilers)
         check_python(installed, version)
         check_cmake(installed, folder, Path(source).resolve(), version)
         check_meson(installed, build, folder, source, version, meson.split())

@@ -529,10 +529,12 @@ class regularizer
     {
         if (handle_ == nullptr)
             return; /* the library says so */
-        if (b.param_type_ != 0) {
-            same_type("params", b.param_type_, params_.param_type);
-            same_type("grads", b.grad_type_, params_.grad_type);
-        }
+        if (b.param_type_ != 0)
+            for (const gradreg_segment &s : segments_) {
+                same_type("params", b.param_type_,
+                          s.param_type ? s.param_type : params_.param_type);
+                same_type("grads", b.grad_type_, s.grad_type ? s.grad_type : params_.grad_type);
+            }
         if (b.tensors_.empty())
             return;
         if (b.tensors_.size() != segments_.size())
