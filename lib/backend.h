@@ -12,6 +12,7 @@
 
 #include "context.h"
 #include "gradreg.h"
+#include "logits_data.h"
 #include "policy_data.h"
 #include "probe_data.h"
 #include "step.h"
@@ -136,6 +137,15 @@ typedef struct gr_loss_ops {
 } gr_loss_ops;
 
 const gr_loss_ops *gradreg_i_backend_losses(const gradreg_context *context);
+
+/* What a backend must supply for rows of logits. Every op is REQUIRED. */
+typedef struct gr_logits_ops {
+    gradreg_status (*forward)(gradreg_context *context, const gr_logprobs_task *task);
+    gradreg_status (*backward)(gradreg_context *context, const gr_logprobs_slope_task *task);
+    int host_reads; /* targets can be checked before the op: backend memory is host memory */
+} gr_logits_ops;
+
+const gr_logits_ops *gradreg_i_backend_logits(const gradreg_context *context);
 
 /* What a backend must supply for the probe; formulas in probe_math.h. Every op is REQUIRED. */
 typedef struct gr_probe_ops {

@@ -299,13 +299,15 @@ static TCase *context_case(void)
     return tests;
 }
 
-/* Losses, the probe and the monitors have suites of their own: check_bad_policy.c, check_bad_probe.c. */
+/* Losses, calls over logits, the probe and the monitors have suites of their own: check_bad_policy.c,
+ * check_bad_logits.c, check_bad_probe.c. */
 static bool is_mine(const char *name)
 {
-    static const char *const others[] = { "gradreg_policy_",        "gradreg_advantage",
-                                          "gradreg_probe_",         "gradreg_distinct_ngrams",
-                                          "gradreg_moving_average", "gradreg_js_divergence",
-                                          "gradreg_weight_delta" };
+    static const char *const others[] = { "gradreg_policy_",         "gradreg_advantage",
+                                          "gradreg_logits_",         "gradreg_logprobs_",
+                                          "gradreg_linear_",         "gradreg_probe_",
+                                          "gradreg_distinct_ngrams", "gradreg_moving_average",
+                                          "gradreg_js_divergence",   "gradreg_weight_delta" };
     for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
         if (strncmp(name, others[i], strlen(others[i])) == 0)
             return false;

@@ -138,3 +138,9 @@ const gr_loss_ops gradreg_cpu_losses = {
     .advantages = gradreg_cpu_advantages,
     .read_metrics = read_metrics,
 };
+
+const gr_logits_ops gradreg_cpu_logits = {
+    .forward = gradreg_cpu_logprobs_forward,
+    .backward = gradreg_cpu_logprobs_backward,
+    .host_reads = 1,
+};

@@ -6,6 +6,7 @@
 
 extern const gr_backend_ops gradreg_cpu_backend;
 extern const gr_loss_ops gradreg_cpu_losses;
+extern const gr_logits_ops gradreg_cpu_logits;
 extern const gr_probe_ops gradreg_cpu_probe;
 extern const gr_monitor_ops gradreg_cpu_monitors;
 
@@ -14,5 +15,10 @@ void gradreg_cpu_order_by_group(int64_t *order, const int32_t *group, size_t cou
 
 gradreg_status gradreg_cpu_policy_loss(gradreg_context *context, const gr_policy_task *task);
 gradreg_status gradreg_cpu_advantages(gradreg_context *context, const gr_advantage_task *task);
+
+gradreg_status gradreg_cpu_logprobs_forward(gradreg_context *context,
+                                            const gr_logprobs_task *task);
+gradreg_status gradreg_cpu_logprobs_backward(gradreg_context *context,
+                                             const gr_logprobs_slope_task *task);
 
 #endif

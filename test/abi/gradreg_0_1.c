@@ -307,6 +307,15 @@ FIELD(gradreg_advantage_params, singleton, 12, 4, gradreg_singleton);
 FIELD(gradreg_advantage_params, epsilon, 16, 8, double);
 FIELD(gradreg_advantage_params, group, 24, 8, const int32_t *);
 
+SIZE(gradreg_logits_params, 40);
+FIELD(gradreg_logits_params, struct_size, 0, 4, uint32_t);
+FIELD(gradreg_logits_params, type, 4, 4, gradreg_type);
+FIELD(gradreg_logits_params, rows, 8, 8, size_t);
+FIELD(gradreg_logits_params, vocabulary, 16, 8, size_t);
+FIELD(gradreg_logits_params, row_stride, 24, 8, size_t);
+FIELD(gradreg_logits_params, temperature, 32, 4, float);
+FIELD(gradreg_logits_params, reserved0, 36, 4, uint32_t);
+
 SIZE(gradreg_probe_params, 32);
 FIELD(gradreg_probe_params, struct_size, 0, 4, uint32_t);
 FIELD(gradreg_probe_params, layer_count, 4, 4, int32_t);
@@ -508,6 +517,9 @@ gradreg_status gradreg_policy_loss(gradreg_context *context, gradreg_policy_metr
 gradreg_status gradreg_policy_metrics_read(gradreg_context *context, gradreg_policy_metrics *out, const gradreg_policy_metrics *metrics);
 gradreg_status gradreg_advantage_params_init(gradreg_advantage_params *out, size_t struct_size);
 gradreg_status gradreg_advantages(gradreg_context *context, float *out, const float *rewards, size_t count, size_t group_size, const gradreg_advantage_params *params);
+gradreg_status gradreg_logits_params_init(gradreg_logits_params *out, size_t struct_size);
+gradreg_status gradreg_logprobs_forward(gradreg_context *context, float *logp, float *entropy, float *log_sum_exp, const void *logits, const int32_t *targets, const gradreg_logits_params *params);
+gradreg_status gradreg_logprobs_backward( gradreg_context *context, void *dlogits, const void *logits, const int32_t *targets, const float *log_sum_exp, const float *entropy, const float *dlogp, const float *dentropy, const gradreg_logits_params *params);
 gradreg_status gradreg_probe_params_init(gradreg_probe_params *out, size_t struct_size);
 gradreg_status gradreg_probe_layer_init(gradreg_probe_layer *out, size_t struct_size);
 gradreg_status gradreg_probe_create(gradreg_probe **out, gradreg_context *context, const gradreg_probe_params *params);

@@ -1,0 +1,398 @@
+/* check_bad_logits.c - the calls over logits with everything that they must refuse.
+ *
+ * In: logits, targets, gradients, params, all in one block, with one thing wrong. Out: the documented
+ * status, a sentence that names function, argument and value, and not a byte of the block changed.
+ * main() holds what was called against the header (coverage.h). */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "coverage.h"
+#include "support.h"
+
+static const gradreg_status invalid = GRADREG_ERROR_INVALID_ARGUMENT;
+
+enum { ROWS = 3, VOCABULARY = 7, SPARE = 16, TAIL = 64, MATRIX = ROWS * (VOCABULARY + 2) };
+
+enum array { LOGP, ENTROPY, LSE, DLOGP, DENTROPY, ARRAYS };
+
+/* All that is the caller's. */
+typedef struct belongings {
+    gradreg_logits_params params;
+    unsigned char params_tail[TAIL];
+    float logits[MATRIX + SPARE], dlogits[MATRIX + SPARE];
+    int32_t targets[ROWS + SPARE];
+    float arrays[ARRAYS][ROWS + SPARE];
+    size_t size;
+} belongings;
+
+static belongings own, before;
+static gradreg_context *context;
+static counting_allocator allocator;
+
+static void set_up(void)
+{
+    const gradreg_logits_params params = GRADREG_LOGITS_PARAMS_INIT;
+    gradreg_context_params how = GRADREG_CONTEXT_PARAMS_INIT;
+    memset(&own, 0, sizeof(own));
+    memset(&allocator, 0, sizeof(allocator));
+    own.params = params;
+    own.params.rows = ROWS;
+    own.params.vocabulary = VOCABULARY;
+    for (size_t i = 0; i < MATRIX + SPARE; i++)
+        own.logits[i] = (float)(i % 5);
+    for (size_t k = 0; k < ARRAYS; k++)
+        for (size_t i = 0; i < ROWS + SPARE; i++)
+            own.arrays[k][i] = 1.0f + (float)k;
+    how.allocator = counting_hook(&allocator);
+    how.threads = 1;
+    assert_ok(gradreg_context_create(&context, &how));
+}
+
+static void tear_down(void)
+{
+    assert_ok(gradreg_context_destroy(context));
+    counting_check(&allocator);
+}
+
+/* ---- refusals --------------------------------------------------------------------- */
+
+static void unchanged(const char *call)
+{
+    if (memcmp(&own, &before, sizeof(own)) != 0)
+        ck_abort_msg("%s: wrote something", call);
+}
+
+#define assert_refused(call, want, ...)        \
+    do {                                       \
+        memcpy(&before, &own, sizeof(own));    \
+        coverage_note(#call, want, true);      \
+        assert_fails(call, want, __VA_ARGS__); \
+        unchanged(#call);                      \
+    } while (0)
+
+#define assert_accepted(call)                    \
+    do {                                         \
+        assert_ok(call);                         \
+        coverage_note(#call, GRADREG_OK, false); \
+    } while (0)
+
+static void refuse_both(gradreg_status want, const char *word, const char *value)
+{
+    float *const *a = (float *const[]){ own.arrays[0], own.arrays[1], own.arrays[2],
+                                        own.arrays[3], own.arrays[4] };
+    assert_refused(gradreg_logprobs_forward(context, a[LOGP], a[ENTROPY], a[LSE], own.logits,
+                                            own.targets, &own.params),
+                   want, word, value);
+    assert_refused(gradreg_logprobs_backward(context, own.dlogits, own.logits, own.targets,
+                                             a[LSE], a[ENTROPY], a[DLOGP], a[DENTROPY],
+                                             &own.params),
+                   want, word, value);
+}
+
+static void accept_both(void)
+{
+    assert_accepted(gradreg_logprobs_forward(context, own.arrays[LOGP], own.arrays[ENTROPY],
+                                             own.arrays[LSE], own.logits, own.targets,
+                                             &own.params));
+    assert_accepted(gradreg_logprobs_backward(
+        context, own.dlogits, own.logits, own.targets, own.arrays[LSE], own.arrays[ENTROPY],
+        own.arrays[DLOGP], own.arrays[DENTROPY], &own.params));
+}
+
+/* ---- init functions --------------------------------------------------------------- */
+
+#define INIT(name)                                                        \
+    static gradreg_status init_##name(void *out, size_t struct_size)      \
+    {                                                                     \
+        return gradreg_##name##_init((gradreg_##name *)out, struct_size); \
+    }
+INIT(logits_params)
+
+#define ROW(name)                                                     \
+    {                                                                 \
+        "gradreg_" #name "_init", init_##name, sizeof(gradreg_##name) \
+    }
+static const struct init_row {
+    const char *name;
+    gradreg_status (*function)(void *out, size_t struct_size);
+    size_t size;
+} inits[] = { ROW(logits_params) };
+enum { INITS = sizeof(inits) / sizeof(inits[0]) };
+
+START_TEST(init_refuses_null_and_sizes_that_no_version_had)
+{
+    const struct init_row *row = &inits[_i];
+    const size_t sizes[] = { 0, 1, row->size - 1, 4097, SIZE_MAX };
+    unsigned char room[512];
+    memset(room, 7, sizeof(room));
+    assert_fails((row->function)(NULL, row->size), invalid, "'out'", "NULL");
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        char value[32];
+        (void)snprintf(value, sizeof(value), "%zu", sizes[i]);
+        assert_fails((row->function)(room, sizes[i]), invalid, row->name, "struct_size", value);
+        for (size_t k = 0; k < sizeof(room); k++)
+            ck_assert(room[k] == 7);
+    }
+    coverage_note(row->name, invalid, true);
+    assert_ok(row->function(room, row->size + 16));
+    coverage_note(row->name, GRADREG_OK, false);
+    for (size_t k = row->size; k < row->size + 16; k++)
+        ck_assert(room[k] == 0);
+    ck_assert(room[row->size + 16] == 7);
+}
+END_TEST
+
+/* ---- pointers and sizes of structs ------------------------------------------------ */
+
+START_TEST(null_arguments_are_named)
+{
+    float *const *a = (float *const[]){ own.arrays[0], own.arrays[1], own.arrays[2],
+                                        own.arrays[3], own.arrays[4] };
+    float *const x = own.logits, *const g = own.dlogits;
+    int32_t *const t = own.targets;
+    const gradreg_logits_params *const p = &own.params;
+    gradreg_context *const c = context;
+    assert_refused(gradreg_logprobs_forward(NULL, a[LOGP], a[ENTROPY], a[LSE], x, t, p),
+                   invalid, "'context'");
+    assert_refused(gradreg_logprobs_forward(c, a[LOGP], a[ENTROPY], a[LSE], x, t, NULL),
+                   invalid, "'params'");
+    assert_refused(gradreg_logprobs_forward(c, NULL, a[ENTROPY], a[LSE], x, t, p), invalid,
+                   "'logp'");
+    assert_refused(gradreg_logprobs_forward(c, a[LOGP], NULL, NULL, NULL, t, p), invalid,
+                   "'logits'");
+    assert_refused(gradreg_logprobs_forward(c, a[LOGP], NULL, NULL, x, NULL, p), invalid,
+                   "'targets'");
+#define BACKWARD(dx, x, t, lse, h, dl, dh) \
+    gradreg_logprobs_backward(c, dx, x, t, lse, h, dl, dh, p)
+    assert_refused(
+        gradreg_logprobs_backward(NULL, g, x, t, a[LSE], a[ENTROPY], a[DLOGP], a[DENTROPY], p),
+        invalid, "'context'");
+    assert_refused(
+        gradreg_logprobs_backward(c, g, x, t, a[LSE], a[ENTROPY], a[DLOGP], a[DENTROPY], NULL),
+        invalid, "'params'");
+    assert_fails(BACKWARD(NULL, x, t, a[LSE], NULL, a[DLOGP], NULL), invalid, "'dlogits'");
+    assert_fails(BACKWARD(g, NULL, t, a[LSE], NULL, a[DLOGP], NULL), invalid, "'logits'");
+    assert_fails(BACKWARD(g, x, NULL, a[LSE], NULL, a[DLOGP], NULL), invalid, "'targets'");
+    assert_fails(BACKWARD(g, x, t, NULL, NULL, a[DLOGP], NULL), invalid, "'log_sum_exp'");
+    assert_fails(BACKWARD(g, x, t, a[LSE], NULL, NULL, NULL), invalid, "'dlogp'");
+    assert_fails(BACKWARD(g, x, t, a[LSE], NULL, a[DLOGP], a[DENTROPY]), invalid, "'entropy'",
+                 "dentropy");
+#undef BACKWARD
+}
+END_TEST
+
+START_TEST(params_of_other_versions)
+{
+    const uint32_t good = own.params.struct_size;
+    const uint32_t bad[] = { 0, 4, good - 1, 4097, UINT32_MAX };
+    for (int i = 0; i < 5; i++) {
+        char value[32];
+        (void)snprintf(value, sizeof(value), "%lu", (unsigned long)bad[i]);
+        own.params.struct_size = bad[i];
+        refuse_both(invalid, "params.struct_size", value);
+    }
+    own.params.struct_size = good + TAIL;
+    accept_both();
+    own.params_tail[TAIL - 1] = 1;
+    refuse_both(GRADREG_ERROR_UNSUPPORTED, "params", gradreg_version());
+}
+END_TEST
+
+/* ---- fields ----------------------------------------------------------------------- */
+
+START_TEST(bad_fields_are_named)
+{
+    const gradreg_logits_params good = own.params;
+    static const struct {
+        int32_t type;
+        const char *value;
+    } bad_types[] = { { -1, "-1" }, { 4, "4" }, { INT32_MAX, "2147483647" } };
+    static const struct {
+        float temperature;
+        const char *value;
+    } bad_temperatures[] = {
+        { -1.0f, "-1" },        { (float)NAN, "nan" },  { HUGE_VALF, "inf" },
+        { -HUGE_VALF, "-inf" }, { 0x1p-140f, "range" },
+    };
+    for (int i = 0; i < 3; i++) {
+        own.params.type = bad_types[i].type;
+        refuse_both(invalid, "params.type", bad_types[i].value);
+    }
+    own.params = good;
+    for (int i = 0; i < 5; i++) {
+        own.params.temperature = bad_temperatures[i].temperature;
+        refuse_both(invalid, "params.temperature", bad_temperatures[i].value);
+    }
+    own.params = good;
+    own.params.reserved0 = 1;
+    refuse_both(invalid, "params.reserved0", "0");
+    own.params = good;
+    own.params.vocabulary = 0;
+    refuse_both(invalid, "params.vocabulary", "0");
+    own.params.vocabulary = (size_t)1 << 31;
+    refuse_both(invalid, "params.vocabulary", "2147483648");
+    own.params = good;
+    own.params.row_stride = VOCABULARY - 1;
+    refuse_both(invalid, "params.row_stride", "6");
+    own.params = good;
+    own.params.rows = SIZE_MAX;
+    refuse_both(invalid, "params.rows", "18446744073709551615");
+    own.params = good;
+    own.params.row_stride = SIZE_MAX / 4;
+    refuse_both(invalid, "row_stride", "large");
+    own.params = good;
+    own.params.type = 0;
+    own.params.row_stride = VOCABULARY + 2;
+    own.params.temperature = 0.0f;
+    accept_both();
+}
+END_TEST
+
+START_TEST(a_bad_target_is_named_with_its_row_before_anything_is_written)
+{
+    static const struct {
+        int32_t target;
+        const char *value;
+    } bad[] = { { -2, "-2" }, { VOCABULARY, "7" }, { INT32_MAX, "2147483647" } };
+    for (int i = 0; i < 3; i++) {
+        own.targets[ROWS - 1] = bad[i].target;
+        refuse_both(invalid, "targets[2]", bad[i].value);
+    }
+    own.targets[ROWS - 1] = -1;
+    accept_both();
+}
+END_TEST
+
+/* ---- buffers ---------------------------------------------------------------------- */
+
+static float *shifted(float *at, size_t bytes)
+{
+    return (float *)(void *)((char *)at + bytes);
+}
+
+START_TEST(misaligned_buffers_are_named)
+{
+    float *const *a = (float *const[]){ own.arrays[0], own.arrays[1], own.arrays[2],
+                                        own.arrays[3], own.arrays[4] };
+    float *const x = own.logits, *const g = own.dlogits;
+    int32_t *const t = own.targets;
+    int32_t *const odd = (int32_t *)(void *)((char *)t + 2);
+    const gradreg_logits_params *const p = &own.params;
+    gradreg_context *const c = context;
+#define FORWARD(l, h, s, x, t) gradreg_logprobs_forward(c, l, h, s, x, t, p)
+    assert_fails(FORWARD(shifted(a[LOGP], 1), a[ENTROPY], a[LSE], x, t), invalid, "logp",
+                 "aligned");
+    assert_fails(FORWARD(a[LOGP], shifted(a[ENTROPY], 2), a[LSE], x, t), invalid, "entropy",
+                 "aligned");
+    assert_fails(FORWARD(a[LOGP], a[ENTROPY], shifted(a[LSE], 3), x, t), invalid, "log_sum_exp",
+                 "aligned");
+    assert_fails(FORWARD(a[LOGP], a[ENTROPY], a[LSE], shifted(x, 2), t), invalid, "logits",
+                 "aligned to 4");
+    assert_fails(FORWARD(a[LOGP], a[ENTROPY], a[LSE], x, odd), invalid, "targets", "aligned");
+    own.params.type = GRADREG_TYPE_BF16;
+    assert_fails(FORWARD(a[LOGP], a[ENTROPY], a[LSE], shifted(x, 1), t), invalid, "logits",
+                 "aligned to 2");
+    assert_ok(FORWARD(a[LOGP], a[ENTROPY], a[LSE], shifted(x, 2), t));
+    own.params.type = GRADREG_TYPE_F32;
+    assert_fails(gradreg_logprobs_backward(c, shifted(g, 1), x, t, a[LSE], a[ENTROPY], a[DLOGP],
+                                           a[DENTROPY], p),
+                 invalid, "dlogits", "aligned");
+    assert_fails(gradreg_logprobs_backward(c, g, x, t, a[LSE], a[ENTROPY], shifted(a[DLOGP], 2),
+                                           a[DENTROPY], p),
+                 invalid, "dlogp", "aligned");
+#undef FORWARD
+}
+END_TEST
+
+START_TEST(what_is_written_overlaps_nothing_but_the_gradient_its_logits)
+{
+    float *const *a = (float *const[]){ own.arrays[0], own.arrays[1], own.arrays[2],
+                                        own.arrays[3], own.arrays[4] };
+    float *const x = own.logits, *const g = own.dlogits;
+    int32_t *const t = own.targets;
+    const gradreg_logits_params *const p = &own.params;
+    gradreg_context *const c = context;
+    assert_refused(gradreg_logprobs_forward(c, a[LOGP], a[LOGP] + 1, a[LSE], x, t, p), invalid,
+                   "logp", "overlaps", "entropy");
+    assert_refused(gradreg_logprobs_forward(c, a[LOGP], a[ENTROPY], a[ENTROPY] + 2, x, t, p),
+                   invalid, "entropy", "overlaps", "log_sum_exp");
+    assert_refused(gradreg_logprobs_forward(c, x, a[ENTROPY], a[LSE], x, t, p), invalid, "logp",
+                   "overlaps", "logits");
+    assert_refused(
+        gradreg_logprobs_forward(c, a[LOGP], a[ENTROPY], (float *)(void *)t, x, t, p), invalid,
+        "log_sum_exp", "overlaps", "targets");
+    assert_refused(
+        gradreg_logprobs_backward(c, x + 1, x, t, a[LSE], a[ENTROPY], a[DLOGP], a[DENTROPY], p),
+        invalid, "dlogits", "overlaps", "logits");
+    assert_refused(gradreg_logprobs_backward(c, g, x, t, a[LSE], a[ENTROPY], g + 2, NULL, p),
+                   invalid, "dlogits", "overlaps", "dlogp");
+    assert_refused(gradreg_logprobs_backward(c, g, x, t, g, a[ENTROPY], a[DLOGP], NULL, p),
+                   invalid, "dlogits", "overlaps", "log_sum_exp");
+    assert_accepted(
+        gradreg_logprobs_backward(c, x, x, t, a[LSE], a[ENTROPY], a[DLOGP], a[DENTROPY], p));
+}
+END_TEST
+
+/* ---- two users -------------------------------------------------------------------- */
+
+static gradreg_context *in_use;
+static int visits;
+
+/* A host's thread pool that calls back into the library. */
+static void call_from_within(void *user, size_t count, void (*body)(void *task, size_t index),
+                             void *task)
+{
+    gradreg_context *const ours = context;
+    (void)user;
+    visits++;
+    context = in_use;
+    refuse_both(GRADREG_ERROR_STATE, "context", "use");
+    context = ours;
+    for (size_t i = 0; i < count; i++)
+        body(task, i);
+}
+
+START_TEST(a_context_in_use_is_refused)
+{
+    gradreg_context_params how = GRADREG_CONTEXT_PARAMS_INIT;
+    how.parallel_for.function = call_from_within;
+    how.threads = 4;
+    assert_ok(gradreg_context_create(&in_use, &how));
+    assert_ok(gradreg_logprobs_forward(in_use, own.arrays[LOGP], NULL, NULL, own.logits,
+                                       own.targets, &own.params));
+    ck_assert_int_gt(visits, 0);
+    assert_ok(gradreg_context_destroy(in_use));
+}
+END_TEST
+
+static bool is_mine(const char *name)
+{
+    static const char *const prefixes[] = { "gradreg_logits_", "gradreg_logprobs_" };
+    for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
+        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
+            return true;
+    return false;
+}
+
+int main(void)
+{
+    Suite *suite = suite_create("bad logits");
+    TCase *tc = tcase_create("core");
+    tcase_add_checked_fixture(tc, set_up, tear_down);
+    coverage_open();
+    tcase_add_loop_test(tc, init_refuses_null_and_sizes_that_no_version_had, 0, INITS);
+    tcase_add_test(tc, null_arguments_are_named);
+    tcase_add_test(tc, params_of_other_versions);
+    tcase_add_test(tc, bad_fields_are_named);
+    tcase_add_test(tc, a_bad_target_is_named_with_its_row_before_anything_is_written);
+    tcase_add_test(tc, misaligned_buffers_are_named);
+    tcase_add_test(tc, what_is_written_overlaps_nothing_but_the_gradient_its_logits);
+    tcase_add_test(tc, a_context_in_use_is_refused);
+    suite_add_tcase(suite, tc);
+    const int result = run_suite(suite);
+    if (getenv("CK_RUN_CASE") != NULL || getenv("CK_RUN_SUITE") != NULL)
+        return result; /* only a part was asked for */
+    return coverage_complete_of(GR_TEST_HEADER, is_mine) ? result : EXIT_FAILURE;
+}
