@@ -166,6 +166,11 @@ pub struct gradreg_regularizer {
 }
 
 #[repr(C)]
+pub struct gradreg_probe {
+    _opaque: [u8; 0],
+}
+
+#[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct gradreg_allocator {
     pub allocate: Option<unsafe extern "C" fn(user: *mut c_void, bytes: usize, alignment: usize, memory: gradreg_memory) -> *mut c_void>,
@@ -485,6 +490,34 @@ pub struct gradreg_advantage_params {
     pub group: *const i32,
 }
 
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct gradreg_probe_params {
+    pub struct_size: u32,
+    pub layer_count: i32,
+    pub trials: i32,
+    pub reserved0: u32,
+    pub noise_scale: f64,
+    pub seed: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct gradreg_probe_layer {
+    pub struct_size: u32,
+    pub layer: i32,
+    pub mean: f64,
+    pub std: f64,
+    pub min: f64,
+    pub max: f64,
+    pub baseline: f64,
+    pub trials: u64,
+    pub non_finite: u64,
+    pub not_injected: u64,
+    pub saturated: u64,
+    pub reserved: [u64; 6],
+}
+
 extern "C" {
     pub fn gradreg_version() -> *const c_char;
     pub fn gradreg_status_name(status: gradreg_status) -> *const c_char;
@@ -546,4 +579,16 @@ extern "C" {
     pub fn gradreg_policy_metrics_read(context: *mut gradreg_context, out: *mut gradreg_policy_metrics, metrics: *const gradreg_policy_metrics) -> gradreg_status;
     pub fn gradreg_advantage_params_init(out: *mut gradreg_advantage_params, struct_size: usize) -> gradreg_status;
     pub fn gradreg_advantages(context: *mut gradreg_context, out: *mut f32, rewards: *const f32, count: usize, group_size: usize, params: *const gradreg_advantage_params) -> gradreg_status;
+    pub fn gradreg_probe_params_init(out: *mut gradreg_probe_params, struct_size: usize) -> gradreg_status;
+    pub fn gradreg_probe_layer_init(out: *mut gradreg_probe_layer, struct_size: usize) -> gradreg_status;
+    pub fn gradreg_probe_create(out: *mut *mut gradreg_probe, context: *mut gradreg_context, params: *const gradreg_probe_params) -> gradreg_status;
+    pub fn gradreg_probe_destroy(probe: *mut gradreg_probe) -> gradreg_status;
+    pub fn gradreg_probe_reset(probe: *mut gradreg_probe) -> gradreg_status;
+    pub fn gradreg_probe_inject(probe: *mut gradreg_probe, hidden: *mut c_void, r#type: gradreg_type, rows: usize, width: usize, row_stride: usize, layer: i32, first_trial: i32) -> gradreg_status;
+    pub fn gradreg_probe_observe(probe: *mut gradreg_probe, logits: *const c_void, r#type: gradreg_type, rows: usize, vocabulary: usize, row_stride: usize, target: i32, layer: i32, first_trial: i32) -> gradreg_status;
+    pub fn gradreg_probe_summary(probe: *mut gradreg_probe, out: *mut gradreg_probe_layer, layer_count: usize) -> gradreg_status;
+    pub fn gradreg_distinct_ngrams(out: *mut f64, tokens: *const i32, count: usize, order: i32) -> gradreg_status;
+    pub fn gradreg_moving_average(out: *mut f64, values: *const f32, count: usize, window: usize) -> gradreg_status;
+    pub fn gradreg_js_divergence(context: *mut gradreg_context, out: *mut f32, p: *const f32, q: *const f32, rows: usize, columns: usize) -> gradreg_status;
+    pub fn gradreg_weight_delta(context: *mut gradreg_context, norms: *mut f64, before: *const c_void, after: *const c_void, r#type: gradreg_type, segments: *const gradreg_segment, segment_count: usize) -> gradreg_status;
 }

@@ -313,6 +313,30 @@ layout!(
     (epsilon, 16, 8),
     (group, 24, 8)
 );
+layout!(
+    gradreg_probe_params, 32,
+    (struct_size, 0, 4),
+    (layer_count, 4, 4),
+    (trials, 8, 4),
+    (reserved0, 12, 4),
+    (noise_scale, 16, 8),
+    (seed, 24, 8)
+);
+layout!(
+    gradreg_probe_layer, 128,
+    (struct_size, 0, 4),
+    (layer, 4, 4),
+    (mean, 8, 8),
+    (std, 16, 8),
+    (min, 24, 8),
+    (max, 32, 8),
+    (baseline, 40, 8),
+    (trials, 48, 8),
+    (non_finite, 56, 8),
+    (not_injected, 64, 8),
+    (saturated, 72, 8),
+    (reserved, 80, 48)
+);
 #[test]
 fn every_function_links() {
     let all = [
@@ -376,6 +400,18 @@ fn every_function_links() {
         gradreg_policy_metrics_read as *const () as usize,
         gradreg_advantage_params_init as *const () as usize,
         gradreg_advantages as *const () as usize,
+        gradreg_probe_params_init as *const () as usize,
+        gradreg_probe_layer_init as *const () as usize,
+        gradreg_probe_create as *const () as usize,
+        gradreg_probe_destroy as *const () as usize,
+        gradreg_probe_reset as *const () as usize,
+        gradreg_probe_inject as *const () as usize,
+        gradreg_probe_observe as *const () as usize,
+        gradreg_probe_summary as *const () as usize,
+        gradreg_distinct_ngrams as *const () as usize,
+        gradreg_moving_average as *const () as usize,
+        gradreg_js_divergence as *const () as usize,
+        gradreg_weight_delta as *const () as usize,
     ];
     assert!(all.iter().all(|&address| address != 0));
 }
