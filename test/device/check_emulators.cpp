@@ -197,6 +197,24 @@ void check_integer_instructions()
     expect_result("not.b16 %r3, %r1;", 1, 0, 0xfffe);
     expect_result("bfi.b32 %r3, %r1, %r2, 8, 4;", 0xff, 0, 0xf00);
     expect_result("bfi.b64 %r3, %r1, %r2, 52, 12;", 1, 5, UINT64_C(1) << 52 | 5);
+    expect_result("bfe.u32 %r3, %r1, 8, 4;", 0xabcd, 0, 0xb);
+    expect_result("bfe.s32 %r3, %r1, 8, 4;", 0xabcd, 0, 0xfffffffb);
+    expect_result("popc.b32 %r3, %r1;", 0xf0f, 0, 8);
+    expect_result("clz.b32 %r3, %r1;", 1, 0, 31);
+    expect_result("clz.b64 %r3, %r1;", 1, 0, 63);
+    expect_result("prmt.b32 %r3, %r1, %r2, 21520;", 0x33221100, 0x77665544, 0x55441100);
+    expect_result("prmt.b32 %r3, %r1, %r2, 8;", 0x80, 0, 0x808080ff);
+    expect_result("lop3.b32 %r3, %r1, %r2, 255, 150;", 0xf0, 0xcc, 0xf0 ^ 0xcc ^ 0xff);
+    expect_result("shf.l.wrap.b32 %r3, %r1, %r2, 8;", 0xab000000, 0x11, 0x11ab);
+    expect_result("shf.r.wrap.b32 %r3, %r1, %r2, 8;", 0xab, 0x11, 0x11000000);
+    expect_result("rem.u32 %r3, %r1, %r2;", 17, 5, 2);
+    expect_result("st.shared.u32 [room], %r1;\natom.shared.add.u32 %r3, [room], %r2;", 3, 4, 3);
+    expect_result("st.shared.u32 [room], %r1;\nred.shared.max.u32 [room], %r2;\n"
+                  "ld.shared.u32 %r3, [room];",
+                  3, 4, 4);
+    expect_result("st.shared.u32 [room], %r1;\natom.shared.cas.b32 %r5, [room], 3, %r2;\n"
+                  "ld.shared.u32 %r3, [room];",
+                  3, 4, 4);
     expect_result("mov.b64 {%r5, %r6}, %r1;\nmov.b64 %r3, {%r6, %r5};", UINT64_C(1) << 32 | 2,
                   0, UINT64_C(2) << 32 | 1);
     expect_result("setp.lt.s32 %p1, %r1, %r2;\nselp.b64 %r3, 3, 4, %p1;", 0xffffffff, 1, 3);
@@ -233,6 +251,9 @@ void check_float_instructions()
     expect_result("setp.ne.f32 %p1, %r1, %r2;\nselp.b64 %r3, 3, 4, %p1;", f32(not_a_number), 0,
                   4);
     expect_result("setp.nan.f64 %p1, %r1, %r2;\nselp.b64 %r3, 3, 4, %p1;", nan64, 0, 3);
+    expect_result("max.f32 %r3, %r1, %r2;", f32(not_a_number), f32(1.0f), f32(1.0f));
+    expect_result("max.f32 %r3, %r1, %r2;", f32(-0.0f), f32(0.0f), f32(0.0f));
+    expect_result("min.f64 %r3, %r1, %r2;", f64(0.0), f64(-0.0), f64(-0.0));
     expect_result("setp.geu.f64 %p1, %r1, %r2;\nselp.b64 %r3, 3, 4, %p1;", f64(1.0), f64(2.0),
                   4);
     expect_result("setp.num.f64 %p1, %r1, %r2;\nselp.b64 %r3, 3, 4, %p1;", f64(1.0), f64(2.0),
@@ -279,9 +300,8 @@ void check_ptx_errors()
     expect_error("mul.f64 %r3, %r1, %r2;", "leaves its rounding open");
     expect_error("add.rn.ftz.f32 %r3, %r1, %r2;", "not IEEE");
     expect_error("sqrt.approx.f32 %r3, %r1;", "not IEEE");
-    expect_error("max.f32 %r3, %r1, %r2;", "not supported");
     expect_error("cvt.rni.s32.f64 %r3, %r1;", "not supported");
-    expect_error("popc.b32 %r3, %r1;", "not supported");
+    expect_error("cos.f32 %r3, %r1;", "not supported");
     expect_error("add.s32 %r3, %r1;", "number of operands");
     expect_error("div.u32 %r3, %r1, %r2;", "divided by zero");
     expect_error("mov.u64 %r3, nowhere;", "operand 'nowhere'");
@@ -294,8 +314,7 @@ void check_ptx_errors()
                  "shfl.sync.bfly.b32 %r3|%p2, %r5, 1, 31, -1;",
                  "missing or has ended", 32);
     expect_error("shfl.sync.bfly.b32 %r3|%p2, %r1, 1, 31, 30;", "not in its own mask", 32);
-    expect_error("shfl.sync.down.b32 %r3|%p2, %r1, 1, 31, -1;", "not supported", 32);
-    expect_error("shfl.sync.bfly.b32 %r3|%p2, %r1, 1, 7199, -1;", "not supported", 32);
+    expect_error("vote.sync.uni.pred %p1, %p0, -1;", "register that was never written", 32);
 }
 
 void check_ptx_shuffle()
@@ -307,6 +326,24 @@ void check_ptx_shuffle()
                       "shfl.sync.bfly.b32 %r6|%p1, %r5, 2, 31, -1;\nadd.s32 %r5, %r5, %r6;\n"
                       "shfl.sync.bfly.b32 %r6|%p1, %r5, 1, 31, -1;\nadd.s32 %r3, %r5, %r6;\n";
     expect(run_ptx(sum, 0, 0, 32) == 31 * 32 / 2, "a butterfly adds all lanes");
+    /* Lane 0 is not the last to store: the result is that of the last lane, 31. */
+    const char *start = "mov.u32 %r5, %tid.x;\n";
+    const auto last = [&](const char *shuffle) {
+        return run_ptx(std::string(start) + shuffle, 0, 0, 32);
+    };
+    expect(last("shfl.sync.down.b32 %r3|%p1, %r5, 1, 31, -1;") == 31,
+           "down keeps the last lane's own value");
+    expect(last("shfl.sync.up.b32 %r3|%p1, %r5, 3, 0, -1;") == 28,
+           "up takes an earlier lane's");
+    expect(last("shfl.sync.idx.b32 %r3|%p1, %r5, 2, 6175, -1;") == 26,
+           "an index counts within eight lanes");
+    expect(last("setp.gt.u32 %p2, %r5, 29;\nvote.sync.ballot.b32 %r3, %p2, -1;") == 0xc0000000u,
+           "a ballot has a bit per lane");
+    expect(run_ptx("mov.u32 %r5, %tid.x;\n$T: .branchtargets $A, $B;\n"
+                   "brx.idx %r1, $T;\n$A: mov.b64 %r3, 10;\nbra $C;\n"
+                   "$B: mov.b64 %r3, 20;\n$C:",
+                   1, 0, 1) == 20,
+           "an indexed branch takes the second label");
 }
 
 } // namespace

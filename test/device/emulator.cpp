@@ -1,41 +1,53 @@
 #include "emulator.h"
 
+#include <cfenv>
 #include <map>
 #include <memory>
-#include <vector>
 
 #include "fiber.h"
 
 namespace emulator
 {
 
+const Position *here;
+Watcher *watcher;
+Counters counters;
+
 namespace
 {
 
-enum { WARP = 32 };
+enum { WARP = 32, MAXIMUM = 1024 };
 enum class State { READY, AT_BARRIER, AT_EXCHANGE, ENDED };
 
+/* What threads read of the emulator: where they stand, and what their warp's latest exchange gave,
+ * which its lanes read before there is another one. */
+struct Shown {
+    Position positions[MAXIMUM];
+    unsigned char results[MAXIMUM / WARP][WARP][8];
+};
+Shown shown;
+
 struct Thread {
-    Position position;
     unsigned number; /* in the block */
     State state = State::READY;
-    std::string broken_rule; /* found by the thread itself */
-    unsigned mask = 0;       /* of the exchange it waits in */
+    bool predicate = false; /* of the barrier it waits at */
+    unsigned mask = 0;      /* of the exchange it waits in */
     size_t bytes = 0;
     unsigned char given[8] = {};
-    unsigned char received[WARP][8] = {};
+    std::string broken_rule; /* found while it ran */
     Fiber *fiber = nullptr;
 };
 
-/* The thread that runs now, and its block's shared memory. */
-Thread *current;
-std::map<const void *, std::vector<unsigned char>> *shared_memory;
+class Block;
+Thread *current; /* the thread that runs now */
+Block *block_of_current;
 
 [[noreturn]] void fault(const Thread &thread, const std::string &what)
 {
-    const Position &at = thread.position;
-    throw Fault("block " + std::to_string(at.block.x) + ", thread " +
-                std::to_string(at.thread.x) + ": " + what);
+    const Position &at = shown.positions[thread.number];
+    throw Fault("block " + std::to_string(at.block.x) +
+                (at.grid_size.y > 1 ? "," + std::to_string(at.block.y) : "") + ", thread " +
+                std::to_string(thread.number) + ": " + what);
 }
 
 void wait(State state)
@@ -45,52 +57,73 @@ void wait(State state)
     self->fiber->suspend();
 }
 
-/* 0, 1, ..., n - 1 in the order of the schedule. */
-std::vector<unsigned> order_of(unsigned n, uint64_t schedule)
-{
-    std::vector<unsigned> order(n);
-    uint64_t random = schedule;
-    for (unsigned i = 0; i < n; i++)
-        order[i] = schedule == 1 ? n - 1 - i : i;
-    for (unsigned i = n; schedule > 1 && i > 1; i--) {
-        random = random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-        std::swap(order[i - 1], order[(random >> 33) % i]);
-    }
-    return order;
-}
-
 /* ---- one block -------------------------------------------------------------------- */
 
 class Block
 {
   public:
     Block(uint3 block, dim3 grid, dim3 size, const std::vector<std::unique_ptr<Fiber>> &fibers,
-          const std::function<void()> &kernel);
-    void run(uint64_t schedule);
+          const std::function<void()> &kernel, size_t dynamic_shared_bytes);
+    void run(const std::vector<unsigned> &order);
+
+    const Thread &thread(unsigned number) const
+    {
+        return threads_[number];
+    }
+    unsigned size() const
+    {
+        return static_cast<unsigned>(threads_.size());
+    }
+    void *shared(const void *declaration, size_t bytes);
+    void *dynamic_shared() const
+    {
+        return dynamic_shared_.get();
+    }
+    Votes votes = {};
 
   private:
     bool run_ready(const std::vector<unsigned> &order);
     bool release_warp(unsigned first);
     bool exchange_complete(unsigned first, const Thread &thread) const;
     void deliver(unsigned first, unsigned mask);
+    void release_barrier();
     unsigned count(State state) const;
 
     std::vector<Thread> threads_;
-    std::map<const void *, std::vector<unsigned char>> shared_;
+    std::map<const void *, std::unique_ptr<unsigned char[]>> shared_;
+    std::unique_ptr<unsigned char[]> dynamic_shared_;
 };
 
 Block::Block(uint3 block, dim3 grid, dim3 size,
              const std::vector<std::unique_ptr<Fiber>> &fibers,
-             const std::function<void()> &kernel)
+             const std::function<void()> &kernel, size_t dynamic_shared_bytes)
     : threads_(size.x * size.y * size.z)
 {
     for (unsigned i = 0; i < threads_.size(); i++) {
         const uint3 at = { i % size.x, i / size.x % size.y, i / (size.x * size.y) };
-        threads_[i].position = { at, block, size, grid };
+        shown.positions[i] = { at, block, size, grid };
         threads_[i].number = i;
         threads_[i].fiber = fibers[i].get();
         threads_[i].fiber->start(kernel);
     }
+    if (dynamic_shared_bytes > 0) {
+        dynamic_shared_.reset(new unsigned char[dynamic_shared_bytes]);
+        fill_unwritten(dynamic_shared_.get(), dynamic_shared_bytes);
+        if (watcher != nullptr)
+            watcher->shared_array(dynamic_shared_.get(), dynamic_shared_bytes);
+    }
+}
+
+void *Block::shared(const void *declaration, size_t bytes)
+{
+    std::unique_ptr<unsigned char[]> &array = shared_[declaration];
+    if (array == nullptr) {
+        array.reset(new unsigned char[bytes]);
+        fill_unwritten(array.get(), bytes);
+        if (watcher != nullptr)
+            watcher->shared_array(array.get(), bytes);
+    }
+    return array.get();
 }
 
 unsigned Block::count(State state) const
@@ -110,6 +143,7 @@ bool Block::run_ready(const std::vector<unsigned> &order)
             continue;
         any = true;
         current = &thread;
+        here = &shown.positions[number];
         thread.fiber->resume();
         current = nullptr;
         if (!thread.broken_rule.empty())
@@ -140,15 +174,14 @@ bool Block::exchange_complete(unsigned first, const Thread &thread) const
 
 void Block::deliver(unsigned first, unsigned mask)
 {
-    for (unsigned to = 0; to < WARP; to++) {
-        if ((mask >> to & 1u) == 0)
-            continue;
-        Thread &receiver = threads_[first + to];
-        for (unsigned from = 0; from < WARP; from++)
-            if ((mask >> from & 1u) != 0)
-                std::memcpy(receiver.received[from], threads_[first + from].given, 8);
-        receiver.state = State::READY;
-    }
+    for (unsigned lane = 0; lane < WARP; lane++)
+        if ((mask >> lane & 1u) != 0) {
+            std::memcpy(shown.results[first / WARP][lane], threads_[first + lane].given, 8);
+            threads_[first + lane].state = State::READY;
+        }
+    counters.exchanges++;
+    if (watcher != nullptr)
+        watcher->exchange_passed(first, mask);
 }
 
 bool Block::release_warp(unsigned first)
@@ -161,12 +194,21 @@ bool Block::release_warp(unsigned first)
     return false;
 }
 
-void Block::run(uint64_t schedule)
+void Block::release_barrier()
 {
-    const std::vector<unsigned> order =
-        order_of(static_cast<unsigned>(threads_.size()), schedule);
+    votes = { 0, size() };
+    for (Thread &thread : threads_) {
+        votes.yes += thread.predicate;
+        thread.state = State::READY;
+    }
+    counters.barriers++;
+    if (watcher != nullptr)
+        watcher->barrier_passed();
+}
 
-    shared_memory = &shared_;
+void Block::run(const std::vector<unsigned> &order)
+{
+    block_of_current = this;
     while (count(State::ENDED) < threads_.size()) {
         bool moved = run_ready(order);
         for (unsigned first = 0; first < threads_.size(); first += WARP)
@@ -177,28 +219,80 @@ void Block::run(uint64_t schedule)
             fault(threads_[0],
                   "some threads wait at a barrier or a warp operation that others of "
                   "the block never reach");
-        for (Thread &thread : threads_)
-            thread.state = State::READY;
+        release_barrier();
     }
 }
+
+/* The fibers of earlier launches, for the next ones: a stack is costly to make. After a Fault
+ * some stand in the middle of a kernel, and are of no more use. */
+class Fibers
+{
+  public:
+    explicit Fibers(size_t count)
+    {
+        static std::vector<std::unique_ptr<Fiber>> kept;
+        store_ = &kept;
+        fibers.swap(kept);
+        while (fibers.size() < count)
+            fibers.emplace_back(new Fiber);
+    }
+    ~Fibers()
+    {
+        current = nullptr;
+        here = nullptr;
+        block_of_current = nullptr;
+        if (finished)
+            store_->swap(fibers);
+    }
+    std::vector<std::unique_ptr<Fiber>> fibers;
+    bool finished = false;
+
+  private:
+    std::vector<std::unique_ptr<Fiber>> *store_;
+};
+
+/* Kernels know nothing of the host's rounding mode or flush-to-zero. */
+class DefaultArithmetic
+{
+  public:
+    DefaultArithmetic()
+    {
+        std::fegetenv(&host_);
+        std::fesetenv(FE_DFL_ENV);
+    }
+    ~DefaultArithmetic()
+    {
+        std::fesetenv(&host_);
+    }
+
+  private:
+    std::fenv_t host_;
+};
 
 } // namespace
 
 /* ---- what a kernel calls ------------------------------------------------------------ */
-
-const Position &position()
-{
-    return current->position;
-}
 
 unsigned lane()
 {
     return current->number % WARP;
 }
 
-void barrier()
+unsigned active_mask()
 {
+    const unsigned first = current->number / WARP * WARP;
+    unsigned mask = 0;
+    for (unsigned i = first; i < first + WARP && i < block_of_current->size(); i++)
+        if (block_of_current->thread(i).state != State::ENDED)
+            mask |= 1u << (i - first);
+    return mask;
+}
+
+Votes barrier(bool predicate)
+{
+    current->predicate = predicate;
     wait(State::AT_BARRIER);
+    return block_of_current->votes;
 }
 
 const unsigned char *exchange(unsigned mask, const void *value, size_t bytes)
@@ -210,30 +304,97 @@ const unsigned char *exchange(unsigned mask, const void *value, size_t bytes)
     self->bytes = bytes;
     std::memcpy(self->given, value, bytes);
     wait(State::AT_EXCHANGE);
-    return self->received[0];
+    return shown.results[self->number / WARP][0];
 }
 
 void *shared_array(const void *declaration, size_t bytes)
 {
-    std::vector<unsigned char> &array = (*shared_memory)[declaration];
-    if (array.empty())
-        array.assign(bytes, 0xff);
-    return array.data();
+    return block_of_current->shared(declaration, bytes);
 }
 
-void launch(dim3 grid, dim3 block, uint64_t schedule, const std::function<void()> &kernel)
+void *dynamic_shared_array()
+{
+    return block_of_current->dynamic_shared();
+}
+
+void atomic(void *address, size_t bytes)
+{
+    if (reinterpret_cast<uintptr_t>(address) % bytes != 0)
+        report("a misaligned atomic operation");
+    if (watcher != nullptr && current != nullptr)
+        watcher->atomic(current->number, address, bytes);
+}
+
+void fence()
+{
+    if (watcher != nullptr && current != nullptr)
+        watcher->fence(current->number);
+}
+
+int current_thread()
+{
+    return current == nullptr ? -1 : static_cast<int>(current->number);
+}
+
+void report(const std::string &broken_rule)
+{
+    if (current != nullptr && current->broken_rule.empty())
+        current->broken_rule = broken_rule;
+}
+
+bool is_own(const void *address)
+{
+    const char *at = static_cast<const char *>(address);
+    const char *begin = reinterpret_cast<const char *>(&shown);
+    return (at >= begin && at < begin + sizeof(shown)) || address == &here ||
+           (current != nullptr && current->fiber->owns(address));
+}
+
+/* ---- launches ------------------------------------------------------------------------- */
+
+std::vector<unsigned> order_of(unsigned n, uint64_t schedule)
+{
+    std::vector<unsigned> order(n);
+    uint64_t random = schedule;
+    for (unsigned i = 0; i < n; i++)
+        order[i] = schedule == 1 ? n - 1 - i : i;
+    for (unsigned i = n; schedule > 1 && i > 1; i--) {
+        random = random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        std::swap(order[i - 1], order[(random >> 33) % i]);
+    }
+    return order;
+}
+
+/* fff5 fff5 ...: a NaN as bf16, f16, f32 and f64, and no small number as an integer. */
+void fill_unwritten(void *memory, size_t bytes)
+{
+    unsigned char *byte = static_cast<unsigned char *>(memory);
+    for (size_t i = 0; i < bytes; i++)
+        byte[i] = i % 2 == 0 ? 0xf5 : 0xff;
+}
+
+void launch(dim3 grid, dim3 block, uint64_t schedule, const std::function<void()> &kernel,
+            size_t dynamic_shared_bytes)
 {
     const size_t threads = size_t(block.x) * block.y * block.z;
-    std::vector<std::unique_ptr<Fiber>> fibers;
+    const unsigned blocks = grid.x * grid.y * grid.z;
 
-    if (threads == 0 || threads > 1024)
+    if (threads == 0 || threads > MAXIMUM)
         throw Fault("a block has 1 to 1024 threads");
-    for (size_t i = 0; i < threads; i++)
-        fibers.emplace_back(new Fiber);
-    for (unsigned i : order_of(grid.x * grid.y * grid.z, schedule)) {
+    Fibers fibers(threads);
+    const DefaultArithmetic arithmetic;
+    const std::vector<unsigned> order = order_of(static_cast<unsigned>(threads), schedule);
+    counters.launches++;
+    counters.threads += threads * blocks;
+    if (watcher != nullptr)
+        watcher->begin_launch();
+    for (unsigned i : order_of(blocks, schedule)) {
         const uint3 at = { i % grid.x, i / grid.x % grid.y, i / (grid.x * grid.y) };
-        Block(at, grid, block, fibers, kernel).run(schedule);
+        if (watcher != nullptr)
+            watcher->begin_block();
+        Block(at, grid, block, fibers.fibers, kernel, dynamic_shared_bytes).run(order);
     }
+    fibers.finished = true;
 }
 
 } // namespace emulator

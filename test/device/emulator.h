@@ -1,5 +1,5 @@
-/* emulator.h - the part of CUDA that the kernels use, for a C++ compiler: the same source runs
- * on the CPU, under its sanitizers and debugger.
+/* emulator.h - the part of CUDA that kernels use, for a C++ compiler: the same source runs on the
+ * CPU, under its sanitizers and debugger.
  *
  * In: a kernel and a launch shape. Out: what the kernel wrote, or a Fault that says which thread
  * broke which rule. Each CUDA thread is a fiber; a block's threads run one at a time, in an
@@ -10,7 +10,9 @@
 #ifdef GRADREG_LIB_REDUCE_H
 #error "include this first: reduce.h shows its warp functions to those who have shuffles"
 #endif
+#ifndef GR_CUDA_EMULATED
 #define GR_CUDA_EMULATED 1
+#endif
 
 #include <cstddef>
 #include <cstdint>
@@ -18,17 +20,9 @@
 #include <functional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
-struct uint3 {
-    unsigned x, y, z;
-};
-
-struct dim3 {
-    unsigned x, y, z;
-    dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_)
-    {
-    }
-};
+#include "device_types.h"
 
 namespace emulator
 {
@@ -38,20 +32,31 @@ struct Position {
     dim3 block_size, grid_size;
 };
 
-/* Where the CUDA thread that asks stands. */
-const Position &position();
+/* Where the CUDA thread that runs now stands. */
+extern const Position *here;
 
-/* Returns once every thread of the block has called. */
-void barrier();
+/* Returns once every thread of the block has called, with the predicates of all. */
+struct Votes {
+    unsigned yes, threads;
+};
+Votes barrier(bool predicate = false);
 
-/* Returns, once every thread of the mask has called, what each lane gave, 8 bytes apart. */
+/* Returns, once every thread of the mask has called, what each lane gave, 8 bytes apart. Valid
+ * until the thread's next exchange. */
 const unsigned char *exchange(unsigned mask, const void *value, size_t bytes);
 
-/* The lane that the calling thread has in its warp. */
+/* The lane that the calling thread has in its warp, and the lanes that have not ended. */
 unsigned lane();
+unsigned active_mask();
 
-/* The block's array for one __shared__ declaration; filled with NaN, not with zeros. */
+/* The block's array for one __shared__ declaration, and the launch's dynamic one; filled with
+ * patterns that are NaN in every type, not with zeros. */
 void *shared_array(const void *declaration, size_t bytes);
+void *dynamic_shared_array();
+
+/* An atomic operation on this address; a fence. For the watcher. */
+void atomic(void *address, size_t bytes);
+void fence();
 
 class Fault : public std::runtime_error
 {
@@ -60,37 +65,46 @@ class Fault : public std::runtime_error
 };
 
 /* schedule 0: threads and blocks in increasing order, 1: decreasing, others: shuffled. */
-void launch(dim3 grid, dim3 block, uint64_t schedule, const std::function<void()> &kernel);
+void launch(dim3 grid, dim3 block, uint64_t schedule, const std::function<void()> &kernel,
+            size_t dynamic_shared_bytes = 0);
+
+/* Is told what orders one access after another (races.h). Threads count within the block. */
+class Watcher
+{
+  public:
+    virtual ~Watcher() = default;
+    virtual void begin_launch() = 0;
+    virtual void begin_block() = 0;
+    virtual void barrier_passed() = 0;
+    virtual void exchange_passed(unsigned first_thread, unsigned mask) = 0;
+    virtual void shared_array(const void *array, size_t bytes) = 0;
+    virtual void atomic(unsigned thread, const void *address, size_t bytes) = 0;
+    virtual void fence(unsigned thread) = 0;
+};
+extern Watcher *watcher; /* or NULL */
+
+/* The number of the thread that runs now, -1 outside of kernels; ends the launch with a Fault at
+ * the next switch. */
+int current_thread();
+void report(const std::string &broken_rule);
+/* Whether the address lies on the stack of the thread that runs now, or in what the emulator itself
+ * shows to threads. */
+bool is_own(const void *address);
+
+/* What has run so far. */
+struct Counters {
+    uint64_t launches, threads, barriers, exchanges;
+};
+extern Counters counters;
+
+/* 0, 1, ..., n - 1 in the order of the schedule. */
+std::vector<unsigned> order_of(unsigned n, uint64_t schedule);
+
+/* The pattern in bytes [0, bytes) of memory that nobody has written. */
+void fill_unwritten(void *memory, size_t bytes);
 
 } // namespace emulator
 
-#define __global__
-#define __device__
-#define __host__
-#define __forceinline__ inline
-#define threadIdx       (emulator::position().thread)
-#define blockIdx        (emulator::position().block)
-#define blockDim        (emulator::position().block_size)
-#define gridDim         (emulator::position().grid_size)
-
-#define GR_SHARED(type, name, count)          \
-    static const char name##_declaration = 0; \
-    type *name = static_cast<type *>(         \
-        emulator::shared_array(&name##_declaration, sizeof(type) * (count)))
-
-static inline void __syncthreads()
-{
-    emulator::barrier();
-}
-
-template <class T> static inline T __shfl_xor_sync(unsigned mask, T value, int lane_mask)
-{
-    static_assert(sizeof(T) <= 8, "an exchange carries 8 bytes");
-    const unsigned from = emulator::lane() ^ static_cast<unsigned>(lane_mask);
-    const unsigned char *values = emulator::exchange(mask, &value, sizeof(T));
-    if (from < 32 && (mask >> from & 1u) != 0)
-        std::memcpy(&value, values + 8 * from, sizeof(T));
-    return value;
-}
+#include "device_functions.h"
 
 #endif

@@ -25,6 +25,32 @@
 #include <sanitizer/tsan_interface.h>
 #endif
 
+#ifdef FIBER_SWITCH
+/* Keeps what a called function must keep, and goes on where the other stack was left. */
+extern "C" void gradreg_test_switch_stack(void **left, void *entered);
+__asm__(".text\n"
+        ".type gradreg_test_switch_stack, @function\n"
+        ".globl gradreg_test_switch_stack\n"
+        ".hidden gradreg_test_switch_stack\n"
+        "gradreg_test_switch_stack:\n"
+        "    pushq %rbp\n"
+        "    pushq %rbx\n"
+        "    pushq %r12\n"
+        "    pushq %r13\n"
+        "    pushq %r14\n"
+        "    pushq %r15\n"
+        "    movq %rsp, (%rdi)\n"
+        "    movq %rsi, %rsp\n"
+        "    popq %r15\n"
+        "    popq %r14\n"
+        "    popq %r13\n"
+        "    popq %r12\n"
+        "    popq %rbx\n"
+        "    popq %rbp\n"
+        "    ret\n"
+        ".size gradreg_test_switch_stack, . - gradreg_test_switch_stack\n");
+#endif
+
 namespace emulator
 {
 
@@ -32,7 +58,7 @@ namespace
 {
 
 enum : size_t { STACK_BYTES = 128 * 1024 };
-/* makecontext hands over integers only. */
+/* A new stack begins without arguments. */
 Fiber *entering;
 
 /* To another stack; `save` is to remember this one's. */
@@ -67,12 +93,21 @@ void switch_thread(void *to)
 
 Fiber::Fiber() : stack_(new char[STACK_BYTES])
 {
+#ifdef FIBER_SWITCH
+    void **top = reinterpret_cast<void **>(stack_.get() + STACK_BYTES);
+    *--top = nullptr; /* where enter() would return to: also its alignment */
+    *--top = reinterpret_cast<void *>(enter);
+    for (int saved = 0; saved < 6; saved++)
+        *--top = nullptr;
+    inside_ = top;
+#else
     if (getcontext(&inside_) != 0)
         throw std::runtime_error("no context for a fiber");
     inside_.uc_stack.ss_sp = stack_.get();
     inside_.uc_stack.ss_size = STACK_BYTES;
     inside_.uc_link = nullptr;
     makecontext(&inside_, enter, 0);
+#endif
 #ifdef FIBER_THREAD_SANITIZER
     thread_inside_ = __tsan_create_fiber(0);
 #endif
@@ -88,6 +123,30 @@ Fiber::~Fiber()
 bool Fiber::ended() const
 {
     return ended_;
+}
+
+bool Fiber::owns(const void *address) const
+{
+    const char *at = static_cast<const char *>(address);
+    return at >= stack_.get() && at < stack_.get() + STACK_BYTES;
+}
+
+void Fiber::switch_inside()
+{
+#ifdef FIBER_SWITCH
+    gradreg_test_switch_stack(&outside_, inside_);
+#else
+    swapcontext(&outside_, &inside_);
+#endif
+}
+
+void Fiber::switch_outside()
+{
+#ifdef FIBER_SWITCH
+    gradreg_test_switch_stack(&inside_, outside_);
+#else
+    swapcontext(&inside_, &outside_);
+#endif
 }
 
 void Fiber::start(std::function<void()> function)
@@ -116,7 +175,7 @@ void Fiber::resume()
 #endif
     announce_switch(&fake_stack_outside_, stack_.get(), STACK_BYTES);
     switch_thread(thread_inside_);
-    swapcontext(&outside_, &inside_);
+    switch_inside();
     confirm_switch(fake_stack_outside_, nullptr, nullptr);
 }
 
@@ -124,7 +183,7 @@ void Fiber::suspend()
 {
     announce_switch(&fake_stack_inside_, outside_stack_, outside_stack_size_);
     switch_thread(thread_outside_);
-    swapcontext(&inside_, &outside_);
+    switch_outside();
     confirm_switch(fake_stack_inside_, &outside_stack_, &outside_stack_size_);
 }
 

@@ -8,7 +8,13 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+
+/* swapcontext() asks the kernel for the signal mask, twice a switch. */
+#if defined(__x86_64__) && defined(__linux__)
+#define FIBER_SWITCH 1
+#else
 #include <ucontext.h>
+#endif
 
 namespace emulator
 {
@@ -28,13 +34,20 @@ class Fiber
     /* To be called from within the function. */
     void suspend();
     bool ended() const;
+    bool owns(const void *address) const;
 
   private:
     static void enter();
 
     std::function<void()> function_;
     std::unique_ptr<char[]> stack_;
+#ifdef FIBER_SWITCH
+    void *inside_ = nullptr, *outside_ = nullptr; /* stack pointers */
+#else
     ucontext_t inside_, outside_;
+#endif
+    void switch_inside();
+    void switch_outside();
     bool ended_ = true;
     /* What the sanitizers keep for a stack that is switched away from. */
     void *fake_stack_inside_ = nullptr, *fake_stack_outside_ = nullptr;

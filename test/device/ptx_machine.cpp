@@ -32,19 +32,33 @@ void Machine::allow(void *begin, size_t bytes)
     global_[reinterpret_cast<uint64_t>(begin)] = bytes;
 }
 
+unsigned Machine::special(const Thread &thread, Special which) const
+{
+    const Extent &size = block_extent_;
+    switch (which) {
+    case Special::TID_X: return thread.number % size.x;
+    case Special::TID_Y: return thread.number / size.x % size.y;
+    case Special::TID_Z: return thread.number / (size.x * size.y);
+    case Special::NTID_X: return size.x;
+    case Special::NTID_Y: return size.y;
+    case Special::NTID_Z: return size.z;
+    case Special::CTAID_X: return block_at_.x;
+    case Special::CTAID_Y: return block_at_.y;
+    case Special::CTAID_Z: return block_at_.z;
+    case Special::NCTAID_X: return grid_.x;
+    case Special::NCTAID_Y: return grid_.y;
+    case Special::NCTAID_Z: return grid_.z;
+    case Special::LANEID: return thread.number % WARP;
+    }
+    return 0;
+}
+
 uint64_t Machine::value(const Thread &thread, const Operand &operand,
                         const Instruction &at) const
 {
     switch (operand.kind) {
     case Operand::Kind::CONSTANT: return operand.value;
-    case Operand::Kind::SPECIAL:
-        switch (operand.special) {
-        case Special::TID_X: return thread.number;
-        case Special::NTID_X: return block_;
-        case Special::CTAID_X: return block_number_;
-        case Special::NCTAID_X: return grid_;
-        }
-        break;
+    case Operand::Kind::SPECIAL: return special(thread, operand.special);
     case Operand::Kind::REGISTER:
     case Operand::Kind::ADDRESS: {
         if (operand.number < 0)
@@ -61,6 +75,8 @@ uint64_t Machine::value(const Thread &thread, const Operand &operand,
 
 void Machine::set(Thread &thread, const Operand &operand, uint64_t value) const
 {
+    if (operand.kind == Operand::Kind::NOTHING)
+        return;
     const size_t number = static_cast<size_t>(operand.number);
     thread.registers[number] = value;
     thread.defined[number] = true;
@@ -76,12 +92,14 @@ Machine::Place Machine::place(Thread &thread, uint64_t address, size_t bytes,
             throw Error(at.line, at.text + " is out of bounds");
         return Place{ memory.data() + offset, written, offset };
     };
-    if (at.has("shared") && address < SHARED_WINDOW)
+    if (at.space == Space::SHARED && address < SHARED_WINDOW)
         address += SHARED_WINDOW; /* the space's own 32-bit address */
-    if (at.has("local") && address < SHARED_WINDOW)
+    if (at.space == Space::LOCAL && address < SHARED_WINDOW)
         address += LOCAL_WINDOW;
     if (address % bytes != 0)
         throw Error(at.line, at.text + " is misaligned");
+    if (address >= CONSTANT_WINDOW)
+        return inside(CONSTANT_WINDOW, constants_, nullptr);
     if (address >= PARAMETER_WINDOW)
         return inside(PARAMETER_WINDOW, parameters_, nullptr);
     if (address >= LOCAL_WINDOW)
@@ -93,8 +111,10 @@ Machine::Place Machine::place(Thread &thread, uint64_t address, size_t bytes,
     if (after != global_.begin()) {
         const auto range = std::prev(after);
         const uint64_t offset = address - range->first;
-        if (offset <= range->second && range->second - offset >= bytes)
+        if (offset <= range->second && range->second - offset >= bytes) {
+            widths[bytes]++;
             return { reinterpret_cast<uint8_t *>(address), nullptr, 0 };
+        }
     }
     throw Error(at.line, at.text + " is out of bounds");
 }
@@ -137,6 +157,16 @@ void Machine::store(Thread &thread, const Instruction &at)
     }
 }
 
+uint8_t *Machine::atomic_word(Thread &thread, const Instruction &at, size_t operand)
+{
+    const Place there = place(thread, value(thread, at.operands[operand], at),
+                              static_cast<size_t>(at.type.bytes), at);
+    for (int k = 0; k < at.type.bytes && there.written != nullptr; k++)
+        if (!(*there.written)[there.offset + static_cast<size_t>(k)])
+            throw Error(at.line, at.text + " reads memory that was never written");
+    return there.byte;
+}
+
 /* ---- threads ---------------------------------------------------------------------------- */
 
 void Machine::run_thread(Thread &thread)
@@ -175,13 +205,12 @@ bool Machine::shuffle_complete(unsigned first, const Thread &thread, uint32_t ma
     return true;
 }
 
-/* shfl.sync.bfly.b32 value|valid, source, lane mask, 31, mask */
+/* shfl.sync.MODE.b32 value|valid, source, lane, segments, mask. Segments are 31 for a whole warp,
+ * otherwise the width's mask at bit 8; shfl.up has 0 in place of 31. */
 void Machine::shuffle(unsigned first, uint32_t mask, const Instruction &at)
 {
     const bool with_predicate = at.operands[0].kind == Operand::Kind::VECTOR;
     uint64_t source[WARP] = {};
-    if (!at.has("bfly"))
-        throw Error(at.line, at.text + " is not supported");
     for (unsigned lane = 0; lane < WARP; lane++)
         if ((mask >> lane & 1u) != 0)
             source[lane] = value(threads_[first + lane], at.operands[1], at);
@@ -189,14 +218,54 @@ void Machine::shuffle(unsigned first, uint32_t mask, const Instruction &at)
         if ((mask >> lane & 1u) == 0)
             continue;
         Thread &thread = threads_[first + lane];
-        if (value(thread, at.operands[3], at) != 31)
-            throw Error(at.line, at.text + " over part of a warp is not supported");
-        const uint64_t from = lane ^ (value(thread, at.operands[2], at) & 31);
+        const unsigned by = static_cast<unsigned>(value(thread, at.operands[2], at)) & 31;
+        const unsigned clamp = static_cast<unsigned>(value(thread, at.operands[3], at));
+        const unsigned segment = clamp >> 8 & 31, limit = clamp & 31;
+        const unsigned last = (lane & segment) | (limit & ~segment);
+        unsigned from = 0;
+        bool valid = false;
+        if (at.has("bfly"))
+            from = lane ^ by, valid = from <= last;
+        else if (at.has("down"))
+            from = lane + by, valid = from <= last;
+        else if (at.has("up"))
+            from = lane - by, valid = lane >= by && from >= last;
+        else if (at.has("idx"))
+            from = (lane & segment) | (by & ~segment), valid = from <= last;
+        else
+            throw Error(at.line, at.text + " is not supported");
+        if (!valid)
+            from = lane;
         if ((mask >> from & 1u) == 0)
             throw Error(at.line, at.text + " reads a lane outside of its mask");
         set(thread, with_predicate ? at.operands[0].parts[0] : at.operands[0], source[from]);
         if (with_predicate)
-            set(thread, at.operands[0].parts[1], 1);
+            set(thread, at.operands[0].parts[1], valid);
+        thread.state = State::READY;
+        thread.next++;
+    }
+}
+
+/* vote.sync.MODE d, predicate, mask; bar.warp.sync mask */
+void Machine::vote(unsigned first, uint32_t mask, const Instruction &at)
+{
+    uint32_t votes = 0;
+    for (unsigned lane = 0; lane < WARP && at.operation == "vote"; lane++)
+        if ((mask >> lane & 1u) != 0 &&
+            (value(threads_[first + lane], at.operands[1], at) & 1) != 0)
+            votes |= 1u << lane;
+    const uint64_t result = at.has("ballot") ? votes
+                            : at.has("any")  ? votes != 0
+                            : at.has("all")  ? votes == mask
+                                             : 0;
+    if (at.operation == "vote" && !at.has("ballot") && !at.has("any") && !at.has("all"))
+        throw Error(at.line, at.text + " is not supported");
+    for (unsigned lane = 0; lane < WARP; lane++) {
+        if ((mask >> lane & 1u) == 0)
+            continue;
+        Thread &thread = threads_[first + lane];
+        if (at.operation == "vote")
+            set(thread, at.operands[0], result);
         thread.state = State::READY;
         thread.next++;
     }
@@ -208,9 +277,12 @@ bool Machine::release_warp(unsigned first)
         if (threads_[i].state != State::AT_SHUFFLE)
             continue;
         const Instruction &at = kernel_->instructions[threads_[i].next];
-        const uint32_t mask = static_cast<uint32_t>(value(threads_[i], at.operands[4], at));
+        const uint32_t mask = static_cast<uint32_t>(value(threads_[i], at.operands.back(), at));
         if (shuffle_complete(first, threads_[i], mask)) {
-            shuffle(first, mask, at);
+            if (at.operation == "shfl")
+                shuffle(first, mask, at);
+            else
+                vote(first, mask, at);
             return true;
         }
     }
@@ -225,11 +297,11 @@ unsigned Machine::count(State state) const
     return found;
 }
 
-void Machine::run_block(uint64_t schedule)
+void Machine::run_block()
 {
-    const std::vector<unsigned> order = order_of(block_, schedule);
-    shared_.assign(kernel_->shared_bytes, 0xff);
-    shared_written_.assign(kernel_->shared_bytes, false);
+    const size_t shared = kernel_->shared_bytes + dynamic_shared_bytes_;
+    shared_.assign(shared, 0xff);
+    shared_written_.assign(shared, false);
     threads_.assign(block_, Thread());
     for (unsigned i = 0; i < block_; i++) {
         threads_[i].number = i;
@@ -240,7 +312,7 @@ void Machine::run_block(uint64_t schedule)
     }
     while (count(State::ENDED) < block_) {
         bool moved = count(State::READY) > 0;
-        for (unsigned i : order)
+        for (unsigned i : order_)
             run_thread(threads_[i]);
         for (unsigned first = 0; first < block_; first += WARP)
             moved |= release_warp(first);
@@ -254,8 +326,7 @@ void Machine::run_block(uint64_t schedule)
     }
 }
 
-void Machine::launch(const std::string &kernel, unsigned grid, unsigned block,
-                     uint64_t schedule, const std::vector<uint64_t> &arguments)
+void Machine::prepare(const std::string &kernel, uint64_t schedule)
 {
     if (module_.count(kernel) == 0)
         throw Error(0, "no kernel " + kernel);
@@ -263,22 +334,54 @@ void Machine::launch(const std::string &kernel, unsigned grid, unsigned block,
     handlers_.clear();
     for (const Instruction &instruction : kernel_->instructions)
         handlers_.push_back(handler_of(instruction, rounding_));
-    grid_ = grid;
-    block_ = block;
-    if (arguments.size() != kernel_->parameter_bytes.size())
-        throw Error(0, kernel + " takes another number of arguments");
     parameters_.assign(kernel_->parameters_bytes, 0);
-    size_t offset = 0;
+    constants_ = kernel_->constants;
+    block_ = block_extent_.x * block_extent_.y * block_extent_.z;
+    order_ = order_of(block_, schedule);
+}
+
+void Machine::run_grid(uint64_t schedule)
+{
+    for (unsigned number : order_of(grid_.x * grid_.y * grid_.z, schedule)) {
+        block_at_ = { number % grid_.x, number / grid_.x % grid_.y,
+                      number / (grid_.x * grid_.y) };
+        run_block();
+    }
+}
+
+void Machine::launch(const std::string &kernel, Extent grid, Extent block,
+                     size_t dynamic_shared_bytes, uint64_t schedule,
+                     const std::vector<std::vector<unsigned char>> &arguments)
+{
+    grid_ = grid;
+    block_extent_ = block;
+    dynamic_shared_bytes_ = dynamic_shared_bytes;
+    prepare(kernel, schedule);
+    if (arguments.size() != kernel_->parameters.size())
+        throw Error(0, kernel + " takes another number of arguments");
     for (size_t i = 0; i < arguments.size(); i++) {
-        const size_t bytes = static_cast<size_t>(kernel_->parameter_bytes[i]);
-        offset = (offset + bytes - 1) / bytes * bytes;
-        std::memcpy(parameters_.data() + offset, &arguments[i], bytes);
-        offset += bytes;
+        const Parameter &parameter = kernel_->parameters[i];
+        if (arguments[i].size() != parameter.bytes)
+            throw Error(0, kernel + " takes an argument of another size");
+        std::memcpy(parameters_.data() + parameter.offset, arguments[i].data(),
+                    parameter.bytes);
     }
-    for (unsigned number : order_of(grid, schedule)) {
-        block_number_ = number;
-        run_block(schedule);
+    run_grid(schedule);
+}
+
+void Machine::launch(const std::string &kernel, unsigned grid, unsigned block,
+                     uint64_t schedule, const std::vector<uint64_t> &arguments)
+{
+    std::vector<std::vector<unsigned char>> bytes;
+    if (module_.count(kernel) == 0)
+        throw Error(0, "no kernel " + kernel);
+    const std::vector<Parameter> &parameters = module_.at(kernel).parameters;
+    for (size_t i = 0; i < arguments.size(); i++) {
+        const size_t size = i < parameters.size() ? parameters[i].bytes : sizeof(uint64_t);
+        bytes.emplace_back(size);
+        std::memcpy(bytes.back().data(), &arguments[i], size);
     }
+    launch(kernel, { grid, 1, 1 }, { block, 1, 1 }, 0, schedule, bytes);
 }
 
 } // namespace ptx

@@ -15,6 +15,10 @@ namespace ptx
 
 enum class State { READY, AT_BARRIER, AT_SHUFFLE, ENDED };
 
+struct Extent {
+    unsigned x = 1, y = 1, z = 1;
+};
+
 struct Thread {
     unsigned number = 0; /* in the block */
     size_t next = 0;     /* instruction */
@@ -47,15 +51,23 @@ class Machine
     /* Arguments as raw words; schedule as in emulator.h. */
     void launch(const std::string &kernel, unsigned grid, unsigned block, uint64_t schedule,
                 const std::vector<uint64_t> &arguments);
+    /* Arguments as their bytes. */
+    void launch(const std::string &kernel, Extent grid, Extent block,
+                size_t dynamic_shared_bytes, uint64_t schedule,
+                const std::vector<std::vector<unsigned char>> &arguments);
 
     /* Instructions that ran, and among them fused multiply-adds. */
     uint64_t executed = 0, fused = 0;
+    /* Loads and stores of global memory by their width in bytes. */
+    uint64_t widths[17] = {};
 
     /* For the handlers. */
     uint64_t value(const Thread &thread, const Operand &operand, const Instruction &at) const;
     void set(Thread &thread, const Operand &operand, uint64_t value) const;
     void load(Thread &thread, const Instruction &at);
     void store(Thread &thread, const Instruction &at);
+    /* The bytes of an atomic operation's word. */
+    uint8_t *atomic_word(Thread &thread, const Instruction &at, size_t operand);
 
   private:
     struct Place {
@@ -64,11 +76,15 @@ class Machine
         size_t offset;
     };
     Place place(Thread &thread, uint64_t address, size_t bytes, const Instruction &at);
-    void run_block(uint64_t schedule);
+    void prepare(const std::string &kernel, uint64_t schedule);
+    void run_grid(uint64_t schedule);
+    void run_block();
+    unsigned special(const Thread &thread, Special which) const;
     void run_thread(Thread &thread);
     bool release_warp(unsigned first);
     bool shuffle_complete(unsigned first, const Thread &thread, uint32_t mask) const;
     void shuffle(unsigned first, uint32_t mask, const Instruction &at);
+    void vote(unsigned first, uint32_t mask, const Instruction &at);
     unsigned count(State state) const;
 
     const Module &module_;
@@ -76,7 +92,11 @@ class Machine
     std::map<uint64_t, size_t> global_;
     const Kernel *kernel_ = nullptr;
     std::vector<Handler> handlers_; /* of the kernel's instructions */
-    unsigned grid_ = 0, block_ = 0, block_number_ = 0;
+    Extent grid_, block_extent_, block_at_;
+    unsigned block_ = 0; /* threads */
+    size_t dynamic_shared_bytes_ = 0;
+    std::vector<unsigned> order_;
+    std::vector<uint8_t> constants_; /* the module's .global and .const arrays */
     std::vector<Thread> threads_;
     std::vector<uint8_t> shared_, parameters_;
     std::vector<bool> shared_written_;

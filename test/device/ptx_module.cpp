@@ -120,10 +120,18 @@ Type type_of(const std::string &word)
 
 /* ---- one kernel ------------------------------------------------------------------- */
 
+/* What the module declares outside of kernels. */
+struct Outside {
+    std::map<std::string, uint64_t> symbols;
+    std::vector<uint8_t> constants;
+    std::vector<std::string> dynamic_shared;
+    size_t shared_bytes = 0;
+};
+
 class KernelParser
 {
   public:
-    explicit KernelParser(const Statement &header);
+    KernelParser(const Statement &header, const Outside &outside);
     void add(const Statement &statement);
     Kernel finish();
 
@@ -139,31 +147,59 @@ class KernelParser
     std::map<std::string, int> registers_;
     std::map<std::string, uint64_t> symbols_;
     std::map<std::string, size_t> labels_;
+    std::map<std::string, std::vector<std::string>> target_lists_; /* of indexed branches */
+    std::string label_; /* that the next statement may belong to */
+    const Outside &outside_;
 };
+
+/* Stands for the address behind a kernel's own arrays until that is known. */
+const uint64_t DYNAMIC_SHARED = SHARED_WINDOW + 0xffffffff;
 
 size_t align(size_t bytes, size_t to)
 {
     return (bytes + to - 1) / to * to;
 }
 
-KernelParser::KernelParser(const Statement &header)
+/* .param .u64 name, .param .align 8 .b8 name[96] */
+void add_parameter(const std::string &text, int line, Kernel *kernel,
+                   std::map<std::string, uint64_t> *symbols)
+{
+    const std::vector<std::string> parts = words(text);
+    const bool array = parts.size() > 4 && parts[1] == ".align";
+    size_t bytes = 0, alignment = 0;
+    std::string name = parts.back();
+    if (parts.size() < 3 || parts[0] != ".param")
+        throw Error(line, "parameter '" + text + "'");
+    if (array) {
+        const size_t bracket = name.find('[');
+        alignment = std::stoul(parts[2]);
+        bytes = std::stoul(name.substr(bracket + 1));
+        name = name.substr(0, bracket);
+    } else {
+        bytes = alignment = static_cast<size_t>(type_of(parts[1].substr(1)).bytes);
+    }
+    if (bytes == 0)
+        throw Error(line, "parameter '" + text + "'");
+    kernel->parameters_bytes = align(kernel->parameters_bytes, alignment);
+    (*symbols)[name] = PARAMETER_WINDOW + kernel->parameters_bytes;
+    kernel->parameters.push_back({ kernel->parameters_bytes, bytes });
+    kernel->parameters_bytes += bytes;
+}
+
+KernelParser::KernelParser(const Statement &header, const Outside &outside)
+    : symbols_(outside.symbols), outside_(outside)
 {
     const size_t open = header.text.find('('), close = header.text.rfind(')');
     const size_t entry = header.text.find(".entry");
     if (open == std::string::npos || close == std::string::npos)
         throw Error(header.line, "a kernel without a list of parameters");
     kernel_.name = trim(header.text.substr(entry + 6, open - entry - 6));
-    for (const std::string &parameter :
-         split(header.text.substr(open + 1, close - open - 1), ',')) {
-        const std::vector<std::string> parts = words(parameter);
-        if (parts.size() < 3 || parts[0] != ".param" || type_of(parts[1].substr(1)).bytes == 0)
-            throw Error(header.line, "parameter '" + parameter + "'");
-        const size_t bytes = static_cast<size_t>(type_of(parts[1].substr(1)).bytes);
-        kernel_.parameters_bytes = align(kernel_.parameters_bytes, bytes);
-        symbols_[parts.back()] = PARAMETER_WINDOW + kernel_.parameters_bytes;
-        kernel_.parameters_bytes += bytes;
-        kernel_.parameter_bytes.push_back(static_cast<int>(bytes));
-    }
+    kernel_.constants = outside.constants;
+    kernel_.shared_bytes = outside.shared_bytes;
+    const std::string list = trim(header.text.substr(open + 1, close - open - 1));
+    if (!list.empty())
+        for (const std::string &parameter : split(list, ','))
+            add_parameter(parameter, header.line, &kernel_, &symbols_);
 }
 
 /* .reg .b32 %r<13>; or .reg .b64 %SP; */
@@ -224,11 +260,15 @@ Operand KernelParser::address(const std::string &text, int line) const
 
 Operand KernelParser::operand(const std::string &text, int line) const
 {
-    static const std::map<std::string, Special> specials = { { "%tid.x", Special::TID_X },
-                                                             { "%ntid.x", Special::NTID_X },
-                                                             { "%ctaid.x", Special::CTAID_X },
-                                                             { "%nctaid.x",
-                                                               Special::NCTAID_X } };
+    static const std::map<std::string, Special> specials = {
+        { "%tid.x", Special::TID_X },       { "%tid.y", Special::TID_Y },
+        { "%tid.z", Special::TID_Z },       { "%ntid.x", Special::NTID_X },
+        { "%ntid.y", Special::NTID_Y },     { "%ntid.z", Special::NTID_Z },
+        { "%ctaid.x", Special::CTAID_X },   { "%ctaid.y", Special::CTAID_Y },
+        { "%ctaid.z", Special::CTAID_Z },   { "%nctaid.x", Special::NCTAID_X },
+        { "%nctaid.y", Special::NCTAID_Y }, { "%nctaid.z", Special::NCTAID_Z },
+        { "%laneid", Special::LANEID },
+    };
     Operand result;
     if (text.empty())
         throw Error(line, "an operand is missing");
@@ -251,6 +291,8 @@ Operand KernelParser::operand(const std::string &text, int line) const
     } else if (text[0] == '$') {
         result.kind = Operand::Kind::LABEL;
         result.label = text;
+    } else if (text == "_") {
+        result.kind = Operand::Kind::NOTHING;
     } else if (!constant(text, &result)) {
         throw Error(line, "operand '" + text + "'");
     }
@@ -281,6 +323,13 @@ void KernelParser::add_instruction(const Statement &statement)
             instruction.source_type = instruction.type;
             instruction.type = type_of(modifier);
         }
+    for (const auto &space : std::map<const char *, Space>{ { "global", Space::GLOBAL },
+                                                            { "shared", Space::SHARED },
+                                                            { "local", Space::LOCAL },
+                                                            { "param", Space::PARAMETER },
+                                                            { "const", Space::CONSTANT } })
+        if (instruction.has(space.first))
+            instruction.space = space.second;
     if (instruction.operation == "cvt")
         std::swap(instruction.type, instruction.source_type);
     if (end != std::string::npos)
@@ -292,8 +341,12 @@ void KernelParser::add_instruction(const Statement &statement)
 void KernelParser::add(const Statement &statement)
 {
     const std::string &text = statement.text;
+    const std::string label = label_;
+    label_.clear();
     if (text.back() == ':')
-        labels_[text.substr(0, text.size() - 1)] = kernel_.instructions.size();
+        labels_[label_ = text.substr(0, text.size() - 1)] = kernel_.instructions.size();
+    else if (starts_with(text, ".branchtargets"))
+        target_lists_[label] = split(trim(text.substr(14)), ',');
     else if (starts_with(text, ".reg"))
         declare_registers(statement);
     else if (starts_with(text, ".shared"))
@@ -316,7 +369,15 @@ Kernel KernelParser::finish()
                 if (labels_.count(operand.label) == 0)
                     throw Error(instruction.line, "no label " + operand.label);
                 instruction.target = labels_.at(operand.label);
+                if (target_lists_.count(operand.label) != 0)
+                    for (const std::string &one : target_lists_.at(operand.label))
+                        instruction.targets.push_back(labels_.at(one));
             }
+    kernel_.shared_bytes = align(kernel_.shared_bytes, 16);
+    for (Instruction &instruction : kernel_.instructions)
+        for (Operand &operand : instruction.operands)
+            if (operand.value == DYNAMIC_SHARED)
+                operand.value = SHARED_WINDOW + kernel_.shared_bytes;
     kernel_.register_count = registers_.size();
     return kernel_;
 }
@@ -328,14 +389,59 @@ bool Instruction::has(const char *modifier) const
     return std::find(modifiers.begin(), modifiers.end(), modifier) != modifiers.end();
 }
 
+namespace
+{
+
+/* .global .align 4 .b8 name[16] = {1, 2, 3}; and the array that a launch gives its size. */
+void declare_outside(const Statement &statement, Outside *outside)
+{
+    const std::vector<std::string> parts = words(statement.text);
+    const auto is = [&](const char *word) {
+        return std::find(parts.begin(), parts.end(), word) != parts.end();
+    };
+    const auto named = std::find_if(parts.begin(), parts.end(), [](const std::string &part) {
+        return part.find('[') != std::string::npos;
+    });
+    const auto alignment = std::find(parts.begin(), parts.end(), ".align");
+    if (named == parts.end() || alignment == parts.end())
+        throw Error(statement.line, "outside of kernels: '" + statement.text + "'");
+    const size_t bracket = named->find('[');
+    const std::string name = named->substr(0, bracket);
+    if (is(".shared")) {
+        if (!is(".extern"))
+            throw Error(statement.line, "shared memory outside of kernels");
+        outside->symbols[name] = DYNAMIC_SHARED;
+        return;
+    }
+    if (!is(".b8") || (!is(".global") && !is(".const")))
+        throw Error(statement.line, "outside of kernels: '" + statement.text + "'");
+    std::vector<uint8_t> &all = outside->constants;
+    all.resize(align(all.size(), std::stoul(*(alignment + 1))));
+    outside->symbols[name] = CONSTANT_WINDOW + all.size();
+    const size_t begin = all.size();
+    all.resize(begin + std::stoul(named->substr(bracket + 1)));
+    const size_t open = statement.text.find('{'), close = statement.text.rfind('}');
+    if (open == std::string::npos)
+        return;
+    size_t at = begin;
+    for (const std::string &byte :
+         split(statement.text.substr(open + 1, close - open - 1), ','))
+        all.at(at++) = static_cast<uint8_t>(std::stoul(byte));
+}
+
+} // namespace
+
 Module parse(const std::string &text)
 {
     const std::vector<Statement> statements = statements_of(text);
     Module module;
+    Outside outside;
     for (size_t i = 0; i < statements.size();) {
-        if (statements[i].text.find(".entry") == std::string::npos)
-            throw Error(statements[i].line, "outside of kernels: '" + statements[i].text + "'");
-        KernelParser parser(statements[i++]);
+        if (statements[i].text.find(".entry") == std::string::npos) {
+            declare_outside(statements[i++], &outside);
+            continue;
+        }
+        KernelParser parser(statements[i++], outside);
         int depth = 0;
         do {
             if (i == statements.size())

@@ -29,6 +29,7 @@ enum : uint64_t {
     SHARED_WINDOW = UINT64_C(0x7000000000000000),
     LOCAL_WINDOW = UINT64_C(0x7100000000000000),
     PARAMETER_WINDOW = UINT64_C(0x7200000000000000),
+    CONSTANT_WINDOW = UINT64_C(0x7300000000000000),
 };
 
 struct Type {
@@ -36,10 +37,26 @@ struct Type {
     int bytes = 0;
 };
 
-enum class Special { TID_X, NTID_X, CTAID_X, NCTAID_X };
+enum class Special {
+    TID_X,
+    TID_Y,
+    TID_Z,
+    NTID_X,
+    NTID_Y,
+    NTID_Z,
+    CTAID_X,
+    CTAID_Y,
+    CTAID_Z,
+    NCTAID_X,
+    NCTAID_Y,
+    NCTAID_Z,
+    LANEID
+};
+
+enum class Space { GENERIC, GLOBAL, SHARED, LOCAL, PARAMETER, CONSTANT };
 
 struct Operand {
-    enum class Kind { REGISTER, CONSTANT, SPECIAL, ADDRESS, VECTOR, LABEL };
+    enum class Kind { REGISTER, CONSTANT, SPECIAL, ADDRESS, VECTOR, LABEL, NOTHING };
     Kind kind = Kind::CONSTANT;
     int number = -1;    /* of the register, also of an address's; -1: none */
     uint64_t value = 0; /* of the constant; added to an address's register */
@@ -57,16 +74,24 @@ struct Instruction {
     int guard = -1;         /* predicate register, -1: always */
     bool guard_negated = false;
     std::vector<Operand> operands;
-    size_t target = 0; /* of a branch */
+    size_t target = 0;           /* of a branch */
+    std::vector<size_t> targets; /* of an indexed one */
+    Space space = Space::GENERIC;
 
     bool has(const char *modifier) const;
+};
+
+struct Parameter {
+    size_t offset, bytes;
 };
 
 struct Kernel {
     std::string name;
     std::vector<Instruction> instructions;
-    std::vector<int> parameter_bytes;
+    std::vector<Parameter> parameters;
     size_t register_count = 0, shared_bytes = 0, local_bytes = 0, parameters_bytes = 0;
+    /* The module's own arrays of constants, behind CONSTANT_WINDOW. */
+    std::vector<uint8_t> constants;
 };
 
 using Module = std::map<std::string, Kernel>;

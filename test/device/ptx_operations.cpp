@@ -24,19 +24,6 @@ struct Multiply { /* the low half; 16 bits would otherwise be multiplied as int 
         return static_cast<T>(static_cast<Wide>(a) * static_cast<Wide>(b));
     }
 };
-struct Minimum {
-    template <class T> T operator()(T a, T b) const
-    {
-        return b < a ? b : a;
-    }
-};
-struct Maximum {
-    template <class T> T operator()(T a, T b) const
-    {
-        return a < b ? b : a;
-    }
-};
-
 template <class T, class Operation>
 void apply(Machine &machine, Thread &thread, const Instruction &at, Operation operation)
 {
@@ -49,6 +36,25 @@ void wrapping(Machine &machine, Thread &thread, const Instruction &at)
 {
     with_number(at.type, at, [&](auto sample) {
         apply<typename Wrapping<decltype(sample)>::type>(machine, thread, at, Operation());
+    });
+}
+
+/* min and max: of a number and a NaN the number, and -0 below +0. */
+template <bool MAXIMUM> void extreme(Machine &machine, Thread &thread, const Instruction &at)
+{
+    with_number(at.type, at, [&](auto sample) {
+        using T = decltype(sample);
+        const T a = read<T>(machine, thread, at, 1), b = read<T>(machine, thread, at, 2);
+        if constexpr (std::is_floating_point<T>::value) {
+            T result = a != a ? b : b != b ? a : (MAXIMUM ? a < b : b < a) ? b : a;
+            if (a == 0 && b == 0) {
+                const bool first = std::signbit(a), second = std::signbit(b);
+                result = (MAXIMUM ? first && second : first || second) ? -T() : T();
+            }
+            write(machine, thread, at, result);
+        } else {
+            write(machine, thread, at, MAXIMUM ? std::max(a, b) : std::min(a, b));
+        }
     });
 }
 
@@ -201,6 +207,91 @@ void insert_bits(Machine &machine, Thread &thread, const Instruction &at)
     write(machine, thread, at, (b & ~field) | (a << position & field));
 }
 
+/* bfe d, a, position, length: the field, its sign extended. */
+void extract_bits(Machine &machine, Thread &thread, const Instruction &at)
+{
+    const uint32_t width = 8 * static_cast<uint32_t>(at.type.bytes);
+    const uint32_t position = read<uint32_t>(machine, thread, at, 2) & 0xff;
+    const uint32_t length = read<uint32_t>(machine, thread, at, 3) & 0xff;
+    if (position >= width || length == 0 || length > width - position)
+        throw Error(at.line, at.text + " with a field that is not inside the word");
+    const uint64_t ones = (length == 64 ? ~UINT64_C(0) : (UINT64_C(1) << length) - 1);
+    uint64_t field = machine.value(thread, at.operands[1], at) >> position & ones;
+    if (at.type.kind == 's' && (field >> (length - 1) & 1) != 0)
+        field |= ~ones;
+    if (width < 64)
+        field &= (UINT64_C(1) << width) - 1;
+    write(machine, thread, at, field);
+}
+
+void count_bits(Machine &machine, Thread &thread, const Instruction &at)
+{
+    const uint64_t word = at.type.bytes == 8 ? read<uint64_t>(machine, thread, at, 1)
+                                             : read<uint32_t>(machine, thread, at, 1);
+    write(machine, thread, at, static_cast<uint32_t>(__builtin_popcountll(word)));
+}
+
+void leading_zeros(Machine &machine, Thread &thread, const Instruction &at)
+{
+    const int width = 8 * at.type.bytes;
+    const uint64_t word = at.type.bytes == 8 ? read<uint64_t>(machine, thread, at, 1)
+                                             : read<uint32_t>(machine, thread, at, 1);
+    write(machine, thread, at,
+          static_cast<uint32_t>(word == 0 ? width : __builtin_clzll(word) - (64 - width)));
+}
+
+/* prmt.b32 d, a, b, selector: bytes of b:a, with bit 3 of a selector the sign of one. */
+void permute_bytes(Machine &machine, Thread &thread, const Instruction &at)
+{
+    const uint64_t both = static_cast<uint64_t>(read<uint32_t>(machine, thread, at, 2)) << 32 |
+                          read<uint32_t>(machine, thread, at, 1);
+    const uint32_t selector = read<uint32_t>(machine, thread, at, 3);
+    uint32_t result = 0;
+    if (at.modifiers.size() != 1)
+        throw Error(at.line, at.text + " is not supported");
+    for (uint32_t i = 0; i < 4; i++) {
+        const uint32_t choice = selector >> 4 * i & 15;
+        uint32_t byte = static_cast<uint32_t>(both >> 8 * (choice & 7)) & 0xff;
+        if ((choice & 8) != 0)
+            byte = (byte & 0x80) != 0 ? 0xff : 0;
+        result |= byte << 8 * i;
+    }
+    write(machine, thread, at, result);
+}
+
+/* lop3.b32 d, a, b, c, table: bit by bit, the table's bit 4a + 2b + c. */
+void three_inputs(Machine &machine, Thread &thread, const Instruction &at)
+{
+    const uint32_t a = read<uint32_t>(machine, thread, at, 1);
+    const uint32_t b = read<uint32_t>(machine, thread, at, 2);
+    const uint32_t c = read<uint32_t>(machine, thread, at, 3);
+    const uint32_t table = read<uint32_t>(machine, thread, at, 4);
+    uint32_t result = 0;
+    for (uint32_t i = 0; i < 32; i++) {
+        const uint32_t row = (a >> i & 1) << 2 | (b >> i & 1) << 1 | (c >> i & 1);
+        result |= (table >> row & 1) << i;
+    }
+    write(machine, thread, at, result);
+}
+
+/* shf.l/r.wrap/clamp.b32 d, low, high, count */
+void funnel_shift(Machine &machine, Thread &thread, const Instruction &at)
+{
+    const uint64_t both = static_cast<uint64_t>(read<uint32_t>(machine, thread, at, 2)) << 32 |
+                          read<uint32_t>(machine, thread, at, 1);
+    const uint32_t asked = read<uint32_t>(machine, thread, at, 3);
+    const uint32_t count = at.has("wrap") ? asked & 31 : std::min(asked, 32u);
+    write(machine, thread, at,
+          static_cast<uint32_t>(at.has("l") ? both >> (32 - count) : both >> count));
+}
+
+void remainder(Machine &machine, Thread &thread, const Instruction &at)
+{
+    if (read<uint64_t>(machine, thread, at, 2) == 0)
+        throw Error(at.line, "an integer divided by zero");
+    ordered<std::modulus<>>(machine, thread, at);
+}
+
 /* ---- moves, choices, comparisons ------------------------------------------------------- */
 
 /* Also from and to {low, high}. */
@@ -337,6 +428,19 @@ void wait_at_barrier(Machine &, Thread &thread, const Instruction &)
     thread.state = State::AT_BARRIER;
 }
 
+/* brx.idx %r, $list */
+void branch_indexed(Machine &machine, Thread &thread, const Instruction &at)
+{
+    const uint64_t index = machine.value(thread, at.operands[0], at) & 0xffffffff;
+    if (index >= at.targets.size())
+        throw Error(at.line, at.text + " past the end of its list");
+    thread.next = at.targets[index];
+}
+
+void nothing(Machine &, Thread &, const Instruction &)
+{
+}
+
 /* The machine moves the thread on once its warp is there. */
 void wait_for_shuffle(Machine &, Thread &thread, const Instruction &)
 {
@@ -352,6 +456,36 @@ void load(Machine &machine, Thread &thread, const Instruction &at)
 void store(Machine &machine, Thread &thread, const Instruction &at)
 {
     machine.store(thread, at);
+}
+
+/* atom.global.add.u32 old, [address], value; red has no old. cas: compare, value. */
+void atomic(Machine &machine, Thread &thread, const Instruction &at)
+{
+    const size_t address = at.operation == "atom" ? 1 : 0;
+    uint8_t *word = machine.atomic_word(thread, at, address);
+    with_number(at.type, at, [&](auto sample) {
+        using T = decltype(sample);
+        T old, next;
+        std::memcpy(&old, word, sizeof(T));
+        const T value = read<T>(machine, thread, at, address + 1);
+        if (at.has("add"))
+            next = static_cast<T>(old + value);
+        else if (at.has("exch"))
+            next = value;
+        else if (at.has("min"))
+            next = value < old ? value : old;
+        else if (at.has("max"))
+            next = old < value ? value : old;
+        else if (at.has("inc"))
+            next = old >= value ? T() : static_cast<T>(old + 1);
+        else if (at.has("cas"))
+            next = old == value ? read<T>(machine, thread, at, address + 2) : old;
+        else
+            throw Error(at.line, at.text + " is not supported");
+        std::memcpy(word, &next, sizeof(T));
+        if (at.operation == "atom")
+            write(machine, thread, at, old);
+    });
 }
 
 /* Addresses of all state spaces are generic here. */
@@ -380,8 +514,8 @@ const std::map<std::string, Entry> &entries()
         { "mad", { multiply_add, 4, false } },
         { "neg", { negate, 2, false } },
         { "abs", { absolute, 2, false } },
-        { "min", { ordered<Minimum>, 3, false } },
-        { "max", { ordered<Maximum>, 3, false } },
+        { "min", { extreme<false>, 3, false } },
+        { "max", { extreme<true>, 3, false } },
         { "and", { ordered<std::bit_and<>>, 3, false } },
         { "or", { ordered<std::bit_or<>>, 3, false } },
         { "xor", { ordered<std::bit_xor<>>, 3, false } },
@@ -389,6 +523,7 @@ const std::map<std::string, Entry> &entries()
         { "shl", { shift_left, 3, false } },
         { "shr", { shift_right, 3, false } },
         { "bfi", { insert_bits, 5, false } },
+        { "bfe", { extract_bits, 4, false } },
         { "mov", { move, 2, false } },
         { "selp", { select, 4, false } },
         { "setp", { compare_operands, 3, false } },
@@ -398,7 +533,20 @@ const std::map<std::string, Entry> &entries()
         { "st", { store, 2, false } },
         { "bra", { branch, 1, false } },
         { "ret", { end, 0, false } },
+        { "brx", { branch_indexed, 2, false } },
         { "bar", { wait_at_barrier, 1, false } },
+        { "barrier", { wait_at_barrier, 1, false } },
+        { "membar", { nothing, 0, false } },
+        { "fence", { nothing, 0, false } },
+        { "atom", { atomic, 3, false } },
+        { "red", { atomic, 2, false } },
+        { "vote", { wait_for_shuffle, 3, false } },
+        { "popc", { count_bits, 2, false } },
+        { "clz", { leading_zeros, 2, false } },
+        { "prmt", { permute_bytes, 4, false } },
+        { "lop3", { three_inputs, 5, false } },
+        { "shf", { funnel_shift, 4, false } },
+        { "rem", { remainder, 3, false } },
         { "shfl", { wait_for_shuffle, 5, false } },
     };
     return table;
@@ -411,7 +559,8 @@ Handler handler_of(const Instruction &at, Rounding rounding)
     const auto found = entries().find(at.operation);
     if (found == entries().end())
         throw Error(at.line, at.text + " is not supported");
-    if (at.operands.size() != found->second.operands)
+    const size_t more = at.operation == "atom" && at.has("cas"); /* what to compare with */
+    if (at.operands.size() != found->second.operands + more)
         throw Error(at.line, at.text + " with another number of operands");
     if (at.has("ftz") || at.has("approx") || at.has("sat") || at.has("cc"))
         throw Error(at.line, at.text + " is not IEEE arithmetic");

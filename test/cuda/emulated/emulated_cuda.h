@@ -1,0 +1,70 @@
+/* emulated_cuda.h - the switches of the emulated CUDA runtime, for tests in C and C++.
+ *
+ * In: how the "GPU" is to behave. Out: what was called, waited for and left behind. Also set by
+ * the environment, once, at the first call:
+ *
+ *   GRADREG_EMULATED_SCHEDULE=N         0 (default): work runs as late as allowed, 1: at once,
+ *                                       others: at random; threads and blocks are shuffled too
+ *   GRADREG_EMULATED_DEVICES=N          default 2
+ *   GRADREG_EMULATED_MULTIPROCESSORS=N  default 3
+ *   GRADREG_EMULATED_PAGEABLE=1         kernels may touch any host memory
+ *   GRADREG_EMULATED_PTX=FILE[:FILE]    every kernel runs a second time, from nvcc's output, and
+ *                                       has to leave the same bytes
+ *   GRADREG_EMULATED_RACES=1            the race checker (races.h); the kernels have to be
+ *                                       compiled with -fsanitize=thread
+ *   GRADREG_EMULATED_REPORT=1           counts to stderr at exit */
+#ifndef GRADREG_TEST_EMULATED_CUDA_H
+#define GRADREG_TEST_EMULATED_CUDA_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+void emulated_cuda_set_schedule(uint64_t schedule);
+void emulated_cuda_set_devices(int count);
+void emulated_cuda_set_multiprocessors(int count);
+void emulated_cuda_set_pageable(int on);
+/* Bytes that cudaMalloc() may hand out; 0: no limit. */
+void emulated_cuda_set_memory(size_t bytes);
+
+/* The nth fallible call from now on fails, and with `onwards` so do all after it; 0: none. What
+ * frees or waits does so, and then reports failure. */
+void emulated_cuda_fail(uint64_t nth, int onwards);
+uint64_t emulated_cuda_calls(void);          /* fallible ones since then */
+uint64_t emulated_cuda_failed(void);         /* that failed on purpose since then */
+const char *emulated_cuda_failed_name(void); /* of the first of these; "" */
+
+/* As if a kernel of somebody else had crashed on this device. */
+void emulated_cuda_crash(int device);
+/* The devices are as new; what was allocated stays. */
+void emulated_cuda_reset_errors(void);
+
+/* Broken rules (by kernels, by the host) end the process unless they are kept: then the device
+ * has crashed, and the sentence is here. NULL: none since the last call. */
+void emulated_cuda_keep_faults(int on);
+const char *emulated_cuda_fault(void);
+
+/* Since the process began. */
+uint64_t emulated_cuda_launches(void);
+uint64_t emulated_cuda_allocations(void);
+uint64_t emulated_cuda_host_waits(void);
+uint64_t emulated_cuda_copies(void);
+uint64_t emulated_cuda_device_synchronizations(void);
+/* What is not freed: allocations of any kind, streams, events, graphs. */
+size_t emulated_cuda_live(void);
+/* Launches compared with PTX, and different kernels and shapes among them. */
+uint64_t emulated_cuda_ptx_launches(void);
+uint64_t emulated_cuda_ptx_kernels(void);
+uint64_t emulated_cuda_ptx_shapes(void);
+uint64_t emulated_cuda_ptx_instructions(void);
+/* Accesses that the race checker has seen. */
+uint64_t emulated_cuda_watched(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,75 @@
+/* state.h - what the parts of the emulated runtime share: settings, counts, errors, the one lock.
+ *
+ * In: the environment, the switches of emulated_cuda.h. Out: how calls are to behave, and what they
+ * have noted down. */
+#ifndef GRADREG_TEST_CUDA_STATE_H
+#define GRADREG_TEST_CUDA_STATE_H
+
+#include <mutex>
+#include <set>
+#include <string>
+
+#include "memory.h"
+
+namespace emulated
+{
+
+struct Settings {
+    uint64_t schedule = 0;
+    int devices = 2, multiprocessors = 3;
+    bool pageable = false, races = false, report = false, keep_faults = false;
+    size_t memory_limit = 0;
+    std::string ptx_files;
+};
+Settings &settings(); /* from the environment at the first call */
+
+struct Counts {
+    uint64_t launches = 0, allocations = 0, host_waits = 0, copies = 0, device_waits = 0;
+    size_t live_handles = 0; /* streams, events, graphs */
+    uint64_t ptx_launches = 0, ptx_instructions = 0;
+    std::set<std::string> ptx_kernels, ptx_shapes;
+};
+extern Counts counts;
+
+struct Injection {
+    uint64_t nth = 0, calls = 0, failed = 0;
+    bool onwards = false;
+    const char *first = "";
+};
+extern Injection injection;
+
+/* A device that has crashed answers everything with this. */
+extern cudaError_t sticky[DEVICES_MAXIMUM];
+/* CUDA's own are per host thread. */
+extern thread_local cudaError_t last_error;
+extern thread_local int current_device;
+
+/* A rule of CUDA was broken: the process ends with the sentence, or, with keep_faults, the current
+ * device has crashed. */
+void fault(const std::string &sentence);
+
+/* 0 .. n - 1, from the schedule's own random numbers. */
+uint32_t next_random(uint32_t n);
+
+/* One call of the runtime: holds the lock; may fail on purpose, or because the device crashed. */
+class Call
+{
+  public:
+    /* `late`: the work is done although the call is to fail. */
+    explicit Call(const char *name, bool late = false, bool allocates = false);
+    /* What to return at once, or cudaSuccess. */
+    cudaError_t early() const
+    {
+        return early_;
+    }
+    /* Notes the error, if it is one, and returns it; or the failure on purpose. */
+    cudaError_t end(cudaError_t error);
+
+  private:
+    std::lock_guard<std::recursive_mutex> lock_;
+    cudaError_t early_ = cudaSuccess, at_end_ = cudaSuccess;
+};
+
+} // namespace emulated
+
+#endif

@@ -1,0 +1,2 @@
+/* planted.cu for a C++ compiler. */
+#include "planted.cu"
