@@ -35,17 +35,17 @@ GR_FN float gr_probe_sigma(double noise_scale, double squares, double width)
 
 /* ---- probability ----------------------------------------------------------------- */
 
-/* One term of the sum, and its numerator: logits less the row's largest. */
+/* One term of the sum, and its numerator: logits less the row's largest. A row without a distribution
+ * has a NaN among them: of a NaN itself, of inf - inf for +inf, of -inf + inf where nothing is larger. */
 GR_FN double gr_probe_term(float logit, float largest)
 {
     return gr_exp((double)logit - (double)largest);
 }
 
-/* A row has a distribution unless an element is NaN or +inf, or all are -inf. */
-GR_FN int gr_probe_logit_usable(float logit)
+/* The largest so far, from -inf on: a NaN is passed over. */
+GR_FN float gr_probe_larger(float largest, float logit)
 {
-    const uint32_t bits = gr_f32_bits(logit);
-    return (bits & 0x7fffffffu) < 0x7f800000u || bits == 0xff800000u;
+    return logit > largest ? logit : largest;
 }
 
 /* ---- statistics ------------------------------------------------------------------ */
@@ -118,7 +118,7 @@ GR_FN double gr_js_term(double p, double q)
 GR_FN float gr_js_result(double sum)
 {
     const double most = 0x1.62e42fefa39efp-1;
-    return (float)(sum < most ? sum : most);
+    return (float)(sum > most ? most : sum);
 }
 
 /* Divergence is for elements that are finite and not negative; -0 is 0. */

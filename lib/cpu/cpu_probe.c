@@ -110,23 +110,18 @@ typedef struct observation {
     size_t first;
 } observation;
 
-/* The row's largest logit; 0 when the row has no distribution. */
-static int largest_logit(const observation *o, const char *row, float *largest)
+static float largest_logit(const observation *o, const char *row)
 {
     const gr_probe_rows *shape = &o->task->shape;
-    float most = -HUGE_VALF;
-    int usable = 1;
+    float largest = -HUGE_VALF;
     for (size_t at = 0; at < shape->width; at += GR_BLOCK) {
         const size_t n = block_length(at, shape->width);
         float z[GR_BLOCK];
         o->kernels->widen[shape->type](z, row + at * gr_cpu_size(shape->type), n);
-        for (size_t i = 0; i < n; i++) {
-            usable &= gr_probe_logit_usable(z[i]);
-            most = z[i] > most ? z[i] : most;
-        }
+        for (size_t i = 0; i < n; i++)
+            largest = gr_probe_larger(largest, z[i]);
     }
-    *largest = most;
-    return usable && most > -HUGE_VALF;
+    return largest;
 }
 
 static double sum_of_terms(const observation *o, const char *row, float largest)
@@ -152,10 +147,8 @@ static void observe_row(void *task, size_t index)
     const gr_observe_task *t = o->task;
     const gradreg_type type = t->shape.type;
     const char *row = row_at(t->logits, &t->shape, o->first + index);
-    float largest, target;
-    t->results[index].probability = (double)NAN;
-    if (!largest_logit(o, row, &largest))
-        return;
+    const float largest = largest_logit(o, row);
+    float target;
     o->kernels->widen[type](&target, row + t->target * gr_cpu_size(type), 1);
     t->results[index].probability =
         gr_probe_term(target, largest) / sum_of_terms(o, row, largest);

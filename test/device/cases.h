@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "element.h"
+#include "probe_math.h"
 #include "random.h"
 #include "reduce.h"
 
@@ -95,6 +96,23 @@ GR_FN double moved_exactly(uint64_t a)
     return gr_bits_f64(result_f64(sum));
 }
 
+GR_FN uint64_t probe_gaussian_words(uint64_t a, uint64_t b, int first)
+{
+    float out[4];
+    gr_probe_gaussian4(a, (int32_t)(b & 0xffff), (int32_t)(b >> 33), a ^ b << 1, out);
+    return pair_of_words(gr_f32_bits(out[first]), gr_f32_bits(out[first + 1]));
+}
+
+/* What is left of statistics after one more observation. */
+GR_FN uint64_t noted_words(uint64_t a, uint64_t b)
+{
+    gr_probe_statistics s = { 0.25, 0.5, 0.125, 0.75, b & 7, 0, 0, 0 };
+    gr_probe_note(&s, gr_bits_f64(a));
+    return result_f64(s.mean) ^ result_f64(s.squares) << 1 ^ result_f64(s.min) << 2 ^
+           result_f64(s.max) << 3 ^ result_f64(gr_probe_deviation(&s)) << 4 ^ s.trials << 8 ^
+           s.non_finite << 16;
+}
+
 #define DRAW_ARGUMENTS a, b, (uint32_t)(a >> 17), (uint32_t)(b & 3), b >> 3
 
 /* ---- the list --------------------------------------------------------------------- */
@@ -152,7 +170,20 @@ GR_FN double moved_exactly(uint64_t a)
     CASE(gaussian_from, INPUT_PATTERNS, gaussian_from_words(a))                               \
     CASE(gaussian4_01, INPUT_PATTERNS, gaussian_words(a, b, 0))                               \
     CASE(gaussian4_23, INPUT_PATTERNS, gaussian_words(a, b, 2))                               \
-    CASE(gaussian, INPUT_PATTERNS, gr_f32_bits(gr_gaussian(DRAW_ARGUMENTS)))
+    CASE(gaussian, INPUT_PATTERNS, gr_f32_bits(gr_gaussian(DRAW_ARGUMENTS)))                  \
+    CASE(probe_gaussian_01, INPUT_PATTERNS, probe_gaussian_words(a, b, 0))                    \
+    CASE(probe_gaussian_23, INPUT_PATTERNS, probe_gaussian_words(a, b, 2))                    \
+    CASE(probe_sigma, INPUT_PATTERNS,                                                         \
+         result_f32(gr_probe_sigma((double)low_f32(a), gr_bits_f64(b), 4097.0)))              \
+    CASE(probe_term, INPUT_PATTERNS, result_f64(gr_probe_term(low_f32(a), high_f32(a))))      \
+    CASE(probe_larger, INPUT_PATTERNS, result_f32(gr_probe_larger(low_f32(a), high_f32(a))))  \
+    CASE(probe_note, INPUT_PATTERNS, noted_words(a, b))                                       \
+    CASE(js_series, INPUT_PATTERNS, result_f64(gr_js_series((double)(int32_t)a * 0x1p-33)))   \
+    CASE(js_term, INPUT_PATTERNS,                                                             \
+         result_f64(gr_js_term((double)low_f32(a), (double)high_f32(a))))                     \
+    CASE(js_term_of_positives, INPUT_POSITIVE, result_f64(gr_js_term(gr_bits_f64(a), 0.75)))  \
+    CASE(js_result, INPUT_PATTERNS, result_f32(gr_js_result(gr_bits_f64(a))))                 \
+    CASE(js_usable, INPUT_PATTERNS, (uint64_t)gr_js_usable(low_f32(a)))
 
 /* Elements of the longest segment that segment_sum takes: five blocks and a short one. */
 #define SEGMENT_LONGEST (5 * GR_BLOCK + 2 * GR_LANES)
