@@ -3,9 +3,10 @@
 
 usage: check_readme.py SOURCE_ROOT
 
-Every ```c block of README.md and docs/*.md that follows a comment <!-- example: PATH --> must be
-the text of that file, or of the part between the lines `/* [NAME] */` and `/* [end] */` when the
-comment says PATH#NAME. A ```c block without such a comment fails in README.md: nobody compiles it.
+Every block of C or Python in README.md and docs/*.md that follows a comment <!-- example: PATH -->
+must be the text of that file, or of the part between the lines `/* [NAME] */` and `/* [end] */`
+(Python: `# [NAME]` and `# [end]`) when the comment says PATH#NAME. A block without such a comment
+fails in README.md, a block of Python everywhere: nobody runs it.
 """
 import difflib
 import re
@@ -14,14 +15,15 @@ import textwrap
 from pathlib import Path
 
 BLOCK = re.compile(r"(?:<!-- *example: *(?P<path>[^#\s]+)(?:#(?P<part>[\w-]+))? *-->[ \t]*\n\s*)?"
-                   r"^```c\n(?P<text>.*?)^```", re.S | re.M)
+                   r"^```(?P<language>c|python)\n(?P<text>.*?)^```", re.S | re.M)
 
 
 def source_text(root, path, part):
     text = (root / path).read_text(encoding="utf-8")
     if part is None:
         return text
-    match = re.search(rf"^[ \t]*/\* \[{part}\] \*/\n(.*?)^[ \t]*/\* \[end\] \*/", text, re.S | re.M)
+    mark = r"^[ \t]*(?:/\*|#) \[{}\](?: \*/)?\n"
+    match = re.search(mark.format(part) + "(.*?)" + mark.format("end"), text, re.S | re.M)
     if match is None:
         sys.exit(f"{path} has no part [{part}]")
     return textwrap.dedent(match[1])
@@ -33,9 +35,9 @@ def check_page(root, page, strict):
     for block in BLOCK.finditer(text):
         where = f"{page.name}:{text.count(chr(10), 0, block.start('text'))}"
         if block["path"] is None:
-            wrong += strict
-            if strict:
-                print(f"{where}: a block of C that no example is behind")
+            if strict or block["language"] == "python":
+                wrong += 1
+                print(f"{where}: a block of {block['language']} that no example is behind")
             continue
         shown += 1
         want = source_text(root, block["path"], block["part"])

@@ -547,12 +547,14 @@ class Losses(TorchCase):
 
 class LogProbs(TorchCase):
     def setUp(self):
-        if "gradreg_logprobs_forward" not in gradreg._bindings.FUNCTIONS:
-            self.skipTest("this library has no log-probs")
         torch.manual_seed(5)
         self.logits, self.targets = torch.randn(2, 3, 11), torch.randint(0, 11, (2, 3))
         self.targets[1, 2] = -100
         self.kept = (self.targets >= 0).float()
+
+    def needs(self, name):
+        if name not in gradreg._bindings.FUNCTIONS:
+            self.skipTest(f"this library has no {name}")
 
     def want(self, logits, temperature):
         logp = torch.log_softmax(logits.double() / temperature, -1)
@@ -576,6 +578,7 @@ class LogProbs(TorchCase):
             torch.testing.assert_close(a.grad, b_.grad, rtol=1e-5, atol=1e-6)
 
     def test_a_linear_head_flows_back_into_hidden_and_weight(self):
+        self.needs("gradreg_linear_logprobs_forward")
         hidden, weight = torch.randn(2, 3, 6), torch.randn(11, 6)
         leaves = [[t.clone().requires_grad_() for t in (hidden, weight)] for _ in range(2)]
         got = gt.linear_logprobs(*leaves[0], self.targets, temperature=1.3)
@@ -586,6 +589,7 @@ class LogProbs(TorchCase):
             torch.testing.assert_close(x.double(), y.double(), rtol=1e-4, atol=1e-5)
 
     def test_the_fused_loss_is_the_three_calls(self):
+        self.needs("gradreg_policy_logits")
         advantages, mask = torch.tensor([1.0, -1.0]), self.targets >= 0
         old = self.want(self.logits, 1.0)[0].float() - 0.1
         a, b_ = self.logits.clone().requires_grad_(), self.logits.clone().requires_grad_()

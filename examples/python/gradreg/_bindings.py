@@ -468,6 +468,24 @@ class gradreg_advantage_params(c.Structure):
         ("singleton", c.c_int32), ("epsilon", c.c_double), ("group", c.c_void_p)]
 
 
+class gradreg_logits_params(c.Structure):
+    _fields_ = [("struct_size", c.c_uint32), ("type", c.c_int32), ("rows", c.c_size_t),
+        ("vocabulary", c.c_size_t), ("row_stride", c.c_size_t), ("temperature", c.c_float),
+        ("reserved0", c.c_uint32)]
+
+
+class gradreg_probe_params(c.Structure):
+    _fields_ = [("struct_size", c.c_uint32), ("layer_count", c.c_int32), ("trials", c.c_int32),
+        ("reserved0", c.c_uint32), ("noise_scale", c.c_double), ("seed", c.c_uint64)]
+
+
+class gradreg_probe_layer(c.Structure):
+    _fields_ = [("struct_size", c.c_uint32), ("layer", c.c_int32), ("mean", c.c_double), ("std",
+        c.c_double), ("min", c.c_double), ("max", c.c_double), ("baseline", c.c_double), ("trials",
+        c.c_uint64), ("non_finite", c.c_uint64), ("not_injected", c.c_uint64), ("saturated",
+        c.c_uint64), ("reserved", c.c_uint64 * 6)]
+
+
 # Fields that are enumerations.
 FIELD_ENUMS = {
     "gradreg_log": {"level": LogLevel},
@@ -485,6 +503,7 @@ FIELD_ENUMS = {
     "gradreg_policy": {"ratio_level": RatioLevel, "surrogate": Surrogate, "kl": Kl, "aggregation":
         Aggregation, "rollout_mode": RolloutMode},
     "gradreg_advantage_params": {"baseline": Baseline, "scale": Scale, "singleton": Singleton},
+    "gradreg_logits_params": {"type": Type},
 }
 
 # name: (result, arguments)
@@ -559,4 +578,25 @@ FUNCTIONS = {
     "gradreg_advantage_params_init": (c.c_int32, [c.POINTER(gradreg_advantage_params), c.c_size_t]),
     "gradreg_advantages": (c.c_int32, [c.c_void_p, c.c_void_p, c.c_void_p, c.c_size_t, c.c_size_t,
         c.POINTER(gradreg_advantage_params)]),
+    "gradreg_logits_params_init": (c.c_int32, [c.POINTER(gradreg_logits_params), c.c_size_t]),
+    "gradreg_logprobs_forward": (c.c_int32, [c.c_void_p, c.c_void_p, c.c_void_p, c.c_void_p,
+        c.c_void_p, c.c_void_p, c.POINTER(gradreg_logits_params)]),
+    "gradreg_logprobs_backward": (c.c_int32, [c.c_void_p, c.c_void_p, c.c_void_p, c.c_void_p,
+        c.c_void_p, c.c_void_p, c.c_void_p, c.c_void_p, c.POINTER(gradreg_logits_params)]),
+    "gradreg_probe_params_init": (c.c_int32, [c.POINTER(gradreg_probe_params), c.c_size_t]),
+    "gradreg_probe_layer_init": (c.c_int32, [c.POINTER(gradreg_probe_layer), c.c_size_t]),
+    "gradreg_probe_create": (c.c_int32, [c.c_void_p, c.c_void_p, c.POINTER(gradreg_probe_params)]),
+    "gradreg_probe_destroy": (c.c_int32, [c.c_void_p]),
+    "gradreg_probe_reset": (c.c_int32, [c.c_void_p]),
+    "gradreg_probe_inject": (c.c_int32, [c.c_void_p, c.c_void_p, c.c_int32, c.c_size_t, c.c_size_t,
+        c.c_size_t, c.c_int32, c.c_int32]),
+    "gradreg_probe_observe": (c.c_int32, [c.c_void_p, c.c_void_p, c.c_int32, c.c_size_t, c.c_size_t,
+        c.c_size_t, c.c_int32, c.c_int32, c.c_int32]),
+    "gradreg_probe_summary": (c.c_int32, [c.c_void_p, c.POINTER(gradreg_probe_layer), c.c_size_t]),
+    "gradreg_distinct_ngrams": (c.c_int32, [c.c_void_p, c.c_void_p, c.c_size_t, c.c_int32]),
+    "gradreg_moving_average": (c.c_int32, [c.c_void_p, c.c_void_p, c.c_size_t, c.c_size_t]),
+    "gradreg_js_divergence": (c.c_int32, [c.c_void_p, c.c_void_p, c.c_void_p, c.c_void_p,
+        c.c_size_t, c.c_size_t]),
+    "gradreg_weight_delta": (c.c_int32, [c.c_void_p, c.c_void_p, c.c_void_p, c.c_void_p, c.c_int32,
+        c.POINTER(gradreg_segment), c.c_size_t]),
 }

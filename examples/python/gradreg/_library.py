@@ -34,7 +34,7 @@ class Library:
                               f"{'.'.join(map(str, b.HEADER_VERSION))}")
 
     def function(self, name: str) -> Any:
-        if name in self.missing:
+        if name in self.missing or name not in b.FUNCTIONS:
             raise UnsupportedError(f"{name}: not in the installed library {self.version}, {self.path}")
         return getattr(self.handle, name)
 

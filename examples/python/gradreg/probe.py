@@ -26,6 +26,8 @@ class ProbeLayer:
     baseline: float
     trials: int
     non_finite: int
+    not_injected: int
+    saturated: int
 
 
 class Probe:
