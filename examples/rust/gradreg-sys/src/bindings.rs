@@ -492,6 +492,18 @@ pub struct gradreg_advantage_params {
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
+pub struct gradreg_logits_params {
+    pub struct_size: u32,
+    pub r#type: gradreg_type,
+    pub rows: usize,
+    pub vocabulary: usize,
+    pub row_stride: usize,
+    pub temperature: f32,
+    pub reserved0: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
 pub struct gradreg_probe_params {
     pub struct_size: u32,
     pub layer_count: i32,
@@ -579,6 +591,9 @@ extern "C" {
     pub fn gradreg_policy_metrics_read(context: *mut gradreg_context, out: *mut gradreg_policy_metrics, metrics: *const gradreg_policy_metrics) -> gradreg_status;
     pub fn gradreg_advantage_params_init(out: *mut gradreg_advantage_params, struct_size: usize) -> gradreg_status;
     pub fn gradreg_advantages(context: *mut gradreg_context, out: *mut f32, rewards: *const f32, count: usize, group_size: usize, params: *const gradreg_advantage_params) -> gradreg_status;
+    pub fn gradreg_logits_params_init(out: *mut gradreg_logits_params, struct_size: usize) -> gradreg_status;
+    pub fn gradreg_logprobs_forward(context: *mut gradreg_context, logp: *mut f32, entropy: *mut f32, log_sum_exp: *mut f32, logits: *const c_void, targets: *const i32, params: *const gradreg_logits_params) -> gradreg_status;
+    pub fn gradreg_logprobs_backward(context: *mut gradreg_context, dlogits: *mut c_void, logits: *const c_void, targets: *const i32, log_sum_exp: *const f32, entropy: *const f32, dlogp: *const f32, dentropy: *const f32, params: *const gradreg_logits_params) -> gradreg_status;
     pub fn gradreg_probe_params_init(out: *mut gradreg_probe_params, struct_size: usize) -> gradreg_status;
     pub fn gradreg_probe_layer_init(out: *mut gradreg_probe_layer, struct_size: usize) -> gradreg_status;
     pub fn gradreg_probe_create(out: *mut *mut gradreg_probe, context: *mut gradreg_context, params: *const gradreg_probe_params) -> gradreg_status;

@@ -314,6 +314,16 @@ layout!(
     (group, 24, 8)
 );
 layout!(
+    gradreg_logits_params, 40,
+    (struct_size, 0, 4),
+    (r#type, 4, 4),
+    (rows, 8, 8),
+    (vocabulary, 16, 8),
+    (row_stride, 24, 8),
+    (temperature, 32, 4),
+    (reserved0, 36, 4)
+);
+layout!(
     gradreg_probe_params, 32,
     (struct_size, 0, 4),
     (layer_count, 4, 4),
@@ -400,6 +410,9 @@ fn every_function_links() {
         gradreg_policy_metrics_read as *const () as usize,
         gradreg_advantage_params_init as *const () as usize,
         gradreg_advantages as *const () as usize,
+        gradreg_logits_params_init as *const () as usize,
+        gradreg_logprobs_forward as *const () as usize,
+        gradreg_logprobs_backward as *const () as usize,
         gradreg_probe_params_init as *const () as usize,
         gradreg_probe_layer_init as *const () as usize,
         gradreg_probe_create as *const () as usize,
