@@ -2,14 +2,16 @@
 """gradreg over NumPy arrays: the step against its closed form, types, reports, states, losses, and
 what bad input raises."""
 import array
+import contextlib
 import ctypes
+import io
 import logging
 import math
 import threading
-import unittest
 
 import numpy as np
 
+import cookbook_numpy
 import gradreg
 from support import Case, main, rows
 
@@ -347,6 +349,99 @@ class Losses(Case):
         np.testing.assert_allclose(out, [1, -0.5, -0.5, -2, 0, 2], rtol=1e-6)
         out = gradreg.advantages([1.0, 0.0], 2, scale="group_std", epsilon=0)
         np.testing.assert_allclose(out, [math.sqrt(0.5), -math.sqrt(0.5)], rtol=1e-6)
+
+
+class LogProbs(Case):
+    def setUp(self):
+        random = np.random.default_rng(7)
+        self.logits = random.standard_normal((4, 9)).astype(np.float32)
+        self.targets = np.array([0, 8, -1, 3], np.int32)
+
+    def want(self, logits, temperature=1.0):
+        z = logits.astype(float) / temperature
+        lse = np.log(np.exp(z).sum(-1))
+        p = np.exp(z - lse[:, None])
+        keep = self.targets >= 0
+        logp = (z[np.arange(4), np.maximum(self.targets, 0)] - lse) * keep
+        return logp, (lse - (p * z).sum(-1)) * keep, lse * keep, p
+
+    def test_log_probs_entropies_and_gradients(self):
+        out = gradreg.logprobs(self.logits, self.targets, temperature=0.5)
+        logp, entropy, lse, p = self.want(self.logits, 0.5)
+        for got, want in zip(out, (logp, entropy, lse)):
+            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+        dlogp = np.array([1, 2, 3, -1], np.float32)
+        gradient = gradreg.logprobs_backward(self.logits, self.targets, out, dlogp, temperature=0.5)
+        one = (np.arange(9) == self.targets[:, None]).astype(float)
+        want = (one - p) * (dlogp * (self.targets >= 0))[:, None] / 0.5
+        np.testing.assert_allclose(gradient, want, rtol=1e-5, atol=1e-6)
+
+    def test_rows_may_lie_apart_and_be_overwritten(self):
+        wide = np.full((4, 12), 7, np.float32)
+        wide[:, :9] = self.logits
+        out = gradreg.logprobs(wide[:, :9], self.targets)
+        np.testing.assert_array_equal(out.logp, gradreg.logprobs(self.logits, self.targets).logp)
+        ones = np.ones(4, np.float32)
+        want = gradreg.logprobs_backward(self.logits, self.targets, out, ones)
+        gradreg.logprobs_backward(wide[:, :9], self.targets, out, ones, out=wide[:, :9])
+        np.testing.assert_array_equal(wide[:, :9], want)
+        np.testing.assert_array_equal(wide[:, 9:], 7)
+
+    def test_bad_rows_and_targets(self):
+        kinds = (gradreg.Error, ValueError)
+        self.refused(kinds, "9", gradreg.logprobs, self.logits, np.full(4, 9, np.int32))
+        self.refused(kinds, ["targets", "3 elements"], gradreg.logprobs, self.logits, self.targets[:3])
+        self.refused((gradreg.Error, TypeError), ["targets", "int64"], gradreg.logprobs, self.logits,
+                     self.targets.astype(np.int64))
+        self.refused(kinds, "rows are not contiguous", gradreg.logprobs, self.logits.T[:4],
+                     self.targets)
+        self.refused(kinds, "shape", gradreg.logprobs, self.logits[0], self.targets)
+
+
+class Watching(Case):
+    def test_a_probe_finds_the_layer_that_noise_hurts(self):
+        with gradreg.Probe(2, trials=20, seed=3) as probe:
+            clean = np.zeros((1, 8), np.float32)
+            clean[0, 2] = 3
+            probe.observe(clean, 2)
+            for layer, share in ((0, 0.0), (1, 1.0)):
+                hidden = np.ones((20, 8), np.float32)
+                probe.inject(hidden, layer)
+                noise = hidden - 1
+                self.assertAlmostEqual(noise.std(), 0.5, delta=0.1)
+                probe.observe((clean + share * noise).astype(np.float32), 2, layer)
+            calm, hurt = probe.summary()
+            p = math.exp(3) / (math.exp(3) + 7)
+            self.assertAlmostEqual(calm.mean, p, places=5)
+            self.assertAlmostEqual(calm.baseline, p, places=5)
+            self.assertEqual((calm.trials, hurt.trials, hurt.layer), (20, 20, 1))
+            self.assertLess(calm.std, 1e-6)
+            self.assertGreater(hurt.std, 0.02)
+            probe.reset()
+            self.assertEqual(probe.summary()[0].trials, 0)
+        self.refused(gradreg.StateError, "after close", probe.summary)
+        self.refused((gradreg.Error, ValueError), "gradreg_probe_create", gradreg.Probe, 0)
+
+    def test_monitors_give_their_figures(self):
+        self.assertAlmostEqual(gradreg.distinct_ngrams([1, 2, 1, 2, 1], 2), 0.5)
+        np.testing.assert_allclose(gradreg.moving_average([1, 2, 6, math.nan], 2), [1, 1.5, 4, 6])
+        p = np.array([[1, 0], [0.5, 0.5]], np.float32)
+        q = np.array([[0, 1], [0.5, 0.5]], np.float32)
+        np.testing.assert_allclose(gradreg.js_divergence(p, q), [math.log(2), 0], atol=1e-6)
+        before = np.zeros(COUNT, np.float32)
+        after = before.copy()
+        after[16:20] = 2
+        np.testing.assert_allclose(gradreg.weight_delta(before, after, TABLE)[:3], [0, 4, 0])
+        self.refused((gradreg.Error, ValueError), "end at", gradreg.weight_delta, before[:9], after[:9],
+                     TABLE)
+        self.refused((gradreg.Error, ValueError), "shape", gradreg.js_divergence, p, q[:1])
+
+
+class Cookbook(Case):
+    def test_every_recipe_runs(self):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            cookbook_numpy.main()
+        self.assertTrue(out.getvalue().endswith("ok\n"))
 
 
 class BadInput(Case):

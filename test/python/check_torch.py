@@ -2,6 +2,7 @@
 """gradreg.torch: steps against an implementation that shares nothing with the library, the ways of
 calling, what PyTorch users do (accumulate, autocast, scale, freeze, tie, adapt), losses against
 autograd, and what bad input raises."""
+import contextlib
 import copy
 import io
 import math
@@ -17,6 +18,7 @@ try:
 except ImportError:
     main(needs=[("torch", "python3-torch")])
 
+import cookbook_torch  # noqa: E402
 import gradreg.torch as gt  # noqa: E402
 
 torch.set_num_threads(1)  # small tensors; more threads would only wait for each other
@@ -606,6 +608,13 @@ class LogProbs(TorchCase):
         a = self.logits.to(torch.bfloat16).requires_grad_()
         gt.logprobs(a, self.targets)[0].sum().backward()
         self.assertEqual(a.grad.dtype, torch.bfloat16)
+
+
+class Cookbook(TorchCase):
+    def test_every_recipe_runs(self):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            cookbook_torch.main()
+        self.assertTrue(out.getvalue().endswith("ok\n"))
 
 
 if __name__ == "__main__":

@@ -211,7 +211,8 @@ def advantages(rewards: Any, group_size: int = 1, *, group: Any = None,
     """Advantages group by group: GRPO is scale="group_std", Dr. GRPO the default, RLOO
     baseline="leave_one_out". A reward that is NaN is left out and gets 0."""
     where = "gradreg.advantages"
-    rewards = as_input(rewards, "float32") if isinstance(rewards, (list, tuple)) else rewards
+    if isinstance(rewards, (list, tuple)) or view(rewards, f"{where}: rewards").dtype != "float32":
+        rewards = as_input(rewards, "float32")
     seen = view(rewards, f"{where}: rewards")
     context = context or default_context(seen.device)
     seen = require(rewards, f"{where}: rewards", ["float32"], context.device)
