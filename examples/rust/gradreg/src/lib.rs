@@ -3,7 +3,8 @@
 //! ```text
 //! Context ──► Regularizer ──► perturb, combine, ...   borrow their buffers for the call
 //! Trainer                     Regularizer::step       a whole step; an error or a panic cancels it
-//! Policy  ──► policy_loss, advantages, log-probs      the losses
+//! logprobs_forward ──► policy_loss ──► logprobs_backward    the losses, and advantages
+//! Probe, distinct_ngrams, weight_delta, ...            what to watch
 //! ```
 //!
 //! What `gradreg.h` says about a function holds here, and settings and reports keep their C names, so
@@ -43,14 +44,21 @@
 mod buffers;
 mod context;
 mod error;
+mod logits;
 mod losses;
+mod probe;
 mod regularizer;
 mod table;
 
 pub use buffers::{Bf16, Buffers, Element, F16, Tensor};
 pub use context::{Context, ContextOptions};
 pub use error::{Error, Kind, Result};
+pub use logits::{logprobs_backward, logprobs_forward, LogProbs, LogitsShape};
 pub use losses::{advantages, policy_loss, Advantages, Metrics, Policy, PolicyBatch};
+pub use probe::{
+    distinct_ngrams, js_divergence, moving_average, weight_delta, Probe, ProbeLayer, ProbeParams,
+    Rows,
+};
 pub use regularizer::{Params, Regularizer, Report, Terms, Trainer};
 pub use table::{multipliers, schedule_for_depth, segment, Schedule, Segment};
 
