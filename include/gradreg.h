@@ -1429,6 +1429,49 @@ GRADREG_API gradreg_status gradreg_logprobs_backward(
     const float *log_sum_exp, const float *entropy, const float *dlogp, const float *dentropy,
     const gradreg_logits_params *params);
 
+/** Scratch that gradreg_policy_logits() takes from the context for such a call; for
+ *  gradreg_context_reserve().
+ *
+ *  Returns:  OK; INVALID_ARGUMENT; UNSUPPORTED (a field of a newer version).
+ *  Out:      out, host.
+ *  In:       params, of which rows counts.
+ *  Values:   sequences, of the batch.
+ *  Stream:   none.  Threads: any.  Since: 0.1
+ */
+GRADREG_API gradreg_status gradreg_policy_logits_scratch_bytes(
+    size_t *out, size_t sequences, const gradreg_logits_params *params);
+
+/** gradreg_logprobs_forward(), gradreg_policy_loss() and gradreg_logprobs_backward() in one visit of
+ *  each row, for losses that are known token by token. Row r of the logits is token r of the batch's
+ *  layout (padded or packed), masked tokens included.
+ *
+ *  The same bits as the three calls, given batch.entropy = H. Masked rows are never read: gradient 0,
+ *  log-prob 0, entropy 0. Mask padding rows (target -1) too, else they count with log-prob 0. Where a
+ *  denominator is counted in the call, it counts the tokens of the three calls: a row without a
+ *  distribution, or whose target is masked, leaves numerator and denominator. Because that shows when
+ *  its row is read, other rows may have been written by then: they are computed again, or in place
+ *  multiplied by the ratio of the weights, one more rounding. In place, with an entropy bonus, and
+ *  weights that one factor cannot mend (SEQUENCE_MEAN, PROMPT_MEAN; CONSTANT, SEQUENCE_SUM and
+ *  LENGTH_WEIGHTED without token_total and sequence_total), or in place with a rollout_mode by sequence,
+ *  all rows are read twice instead.
+ *
+ *  Returns:  OK; INVALID_ARGUMENT; UNSUPPORTED (a field of a newer version; or what needs a whole
+ *            sequence first: a ratio_level but TOKEN, GEOMETRIC_MEAN, an off_policy_threshold, a
+ *            rollout_mode by sequence without old_logp: use the three calls); OUT_OF_MEMORY (scratch);
+ *            STATE (context in use). Nothing is written unless OK.
+ *  Out:      metrics, backend memory, with struct_size set, may be NULL; dlogits, params.rows x
+ *            vocabulary of params.type, may be logits itself; logp and entropy, params.rows f32 each, may
+ *            be NULL.
+ *  In:       logits; targets, params.rows; batch, whose logp and entropy must be NULL; policy; params,
+ *            whose rows are the batch's tokens.
+ *  Stream:   queued (CPU: finished).  Threads: the context's only user.  Since: 0.1
+ *  Source:   the sections above
+ */
+GRADREG_API gradreg_status gradreg_policy_logits(
+    gradreg_context *context, gradreg_policy_metrics *metrics, void *dlogits, float *logp,
+    float *entropy, const void *logits, const int32_t *targets, const gradreg_policy_batch *batch,
+    const gradreg_policy *policy, const gradreg_logits_params *params);
+
 /* ==================================================================== probe */
 
 /* How firmly does each layer hold an answer? A layer-wise causal trace: for each layer, and for each

@@ -142,6 +142,7 @@ const gr_loss_ops *gradreg_i_backend_losses(const gradreg_context *context);
 typedef struct gr_logits_ops {
     gradreg_status (*forward)(gradreg_context *context, const gr_logprobs_task *task);
     gradreg_status (*backward)(gradreg_context *context, const gr_logprobs_slope_task *task);
+    gradreg_status (*policy)(gradreg_context *context, const gr_policy_logits_task *task);
     int host_reads; /* targets can be checked before the op: backend memory is host memory */
 } gr_logits_ops;
 

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "gradreg.h"
+#include "policy_data.h"
 
 /* [rows x vocabulary], row r at r * row_stride elements. */
 typedef struct gr_logits_view {
@@ -34,6 +35,19 @@ typedef struct gr_logprobs_slope_task {
     const float *log_sum_exp, *entropy, *dlogp,
         *dentropy; /* entropy: with dentropy; both may be NULL */
 } gr_logprobs_slope_task;
+
+/* Loss and gradient of a batch straight from its logits: row r is token r. */
+typedef struct gr_policy_logits_task {
+    gr_policy_task
+        policy; /* batch.logp and .entropy, dlogp and dentropy: what follows, writable */
+    gr_logits_view view;
+    const void *logits;
+    void *dlogits; /* may be logits */
+    const int32_t *targets;
+    float *logp, *entropy, *log_sum_exp; /* per token; the caller's or scratch */
+    double *weights;                     /* scratch, per sequence: before the rows were read */
+    int twice; /* rows are visited twice: what was written could not be made right afterwards */
+} gr_policy_logits_task;
 
 enum { GR_PADDING = -1 };
 

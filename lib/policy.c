@@ -9,7 +9,7 @@
 #include "backend.h"
 #include "fpenv.h"
 #include "params.h"
-#include "policy_data.h"
+#include "policy.h"
 #include "status.h"
 
 /* ---- the composition ------------------------------------------------------------- */
@@ -64,7 +64,7 @@ static gradreg_status check_ranges(const gradreg_policy *p)
     return GRADREG_OK;
 }
 
-static gradreg_status read_policy(gradreg_policy *p, const gradreg_policy *caller)
+gradreg_status gradreg_i_policy_read(gradreg_policy *p, const gradreg_policy *caller)
 {
     const gradreg_policy defaults = GRADREG_POLICY_INIT;
     *p = defaults;
@@ -127,18 +127,19 @@ typedef struct token_array {
 } token_array;
 
 /* Without tokens only the groups are looked at. */
-static gradreg_status check_arrays(const gradreg_policy_batch *b, const gradreg_policy *p,
-                                   int some)
+static gradreg_status check_arrays(const gr_policy_task *t, int some)
 {
+    const gradreg_policy_batch *b = &t->batch;
+    const gradreg_policy *p = &t->policy;
     const int rolls = p->rollout_mode != GRADREG_ROLLOUT_OFF;
     const int by_prompt = p->aggregation == GRADREG_AGGREGATE_PROMPT_MEAN;
     const token_array arrays[] = {
-        { "logp", b->logp, some, 4 },
+        { "logp", b->logp, some && !t->from_logits, 4 },
         { "old_logp", b->old_logp, 0, 4 },
         { "ref_logp", b->ref_logp, some && p->kl != GRADREG_KL_NONE, 4 },
         { "rollout_logp", b->rollout_logp, some && rolls, 4 },
         { "token_weight", b->token_weight, 0, 4 },
-        { "entropy", b->entropy, some && p->entropy_coefficient != 0, 4 },
+        { "entropy", b->entropy, some && p->entropy_coefficient != 0 && !t->from_logits, 4 },
         { "mask", b->mask, 0, 1 },
         { "advantages", b->advantages, some, 4 },
         { "group", b->group, by_prompt && b->sequences > 0, 4 },
@@ -215,7 +216,8 @@ static double longest_row(const gradreg_policy_batch *b)
     return (double)longest;
 }
 
-static gradreg_status read_batch(gr_policy_task *t, const gradreg_policy_batch *caller)
+gradreg_status gradreg_i_policy_read_batch(gr_policy_task *t,
+                                           const gradreg_policy_batch *caller)
 {
     const gradreg_policy_batch defaults = GRADREG_POLICY_BATCH_INIT;
     gradreg_policy_batch *b = &t->batch;
@@ -225,7 +227,8 @@ static gradreg_status read_batch(gr_policy_task *t, const gradreg_policy_batch *
     GR_REQUIRE(b->advantages_per_token == 0 || b->advantages_per_token == 1,
                "batch.advantages_per_token is %d, must be 0 or 1", b->advantages_per_token);
     GR_TRY(count_tokens(&tokens, b));
-    GR_TRY(check_arrays(b, &t->policy, tokens > 0));
+    GR_TRY(check_arrays(t, tokens > 0));
+    t->tokens = tokens;
     t->longest = longest_row(b);
     return tokens > 0 ? check_outputs(t, tokens) : GRADREG_OK;
 }
@@ -248,9 +251,15 @@ static gradreg_status read_gradient(gr_policy_task *t, const gradreg_policy_grad
 
 /* ---- scratch and dispatch -------------------------------------------------------- */
 
-static size_t scratch_bytes(size_t sequences)
+size_t gradreg_i_policy_scratch(size_t sequences)
 {
     return sequences * (sizeof(gr_policy_row) + sizeof(int64_t)) + 64;
+}
+
+void gradreg_i_policy_place(gr_policy_task *t, void *scratch)
+{
+    t->rows = scratch;
+    t->order = (int64_t *)(void *)(t->rows + t->batch.sequences);
 }
 
 gradreg_status gradreg_policy_scratch_bytes(size_t *out, size_t sequences)
@@ -259,16 +268,15 @@ gradreg_status gradreg_policy_scratch_bytes(size_t *out, size_t sequences)
     GR_REQUIRE_POINTER(out);
     GR_REQUIRE(sequences <= (size_t)1 << 40, "sequences is %zu, must be at most 2^40",
                sequences);
-    *out = scratch_bytes(sequences);
+    *out = gradreg_i_policy_scratch(sequences);
     return GRADREG_OK;
 }
 
 static gradreg_status run(gradreg_context *context, gr_policy_task *t)
 {
     gr_fpenv host;
-    GR_TRY(gradreg_i_scratch(context, scratch_bytes(t->batch.sequences)));
-    t->rows = context->scratch;
-    t->order = (int64_t *)(void *)(t->rows + t->batch.sequences);
+    GR_TRY(gradreg_i_scratch(context, gradreg_i_policy_scratch(t->batch.sequences)));
+    gradreg_i_policy_place(t, context->scratch);
     gradreg_i_fp_enter(&host);
     const gradreg_status status = gradreg_i_backend_losses(context)->policy_loss(context, t);
     gradreg_i_fp_leave(&host);
@@ -287,12 +295,12 @@ gradreg_status gradreg_policy_loss(gradreg_context *context, gradreg_policy_metr
     GR_REQUIRE_POINTER(out);
     GR_REQUIRE_POINTER(batch);
     GR_REQUIRE_POINTER(policy);
-    GR_TRY(read_policy(&task.policy, policy));
+    GR_TRY(gradreg_i_policy_read(&task.policy, policy));
     GR_TRY(read_gradient(&task, out));
     task.metrics = metrics;
     if (metrics != NULL)
         GR_TRY(gradreg_i_struct_check(metrics, sizeof(*metrics), "metrics"));
-    GR_TRY(read_batch(&task, batch));
+    GR_TRY(gradreg_i_policy_read_batch(&task, batch));
     GR_TRY(gradreg_i_busy_enter(&context->busy, "context"));
     const gradreg_status status = run(context, &task);
     gradreg_i_busy_leave(&context->busy);

@@ -41,6 +41,8 @@ typedef struct gr_policy_task {
     gr_policy_row *rows;
     int64_t *order; /* PROMPT_MEAN: row numbers by group */
     double longest; /* row length */
+    size_t tokens;
+    int from_logits; /* logp and entropy come with the call */
 } gr_policy_task;
 
 /* Rewards, checked. */

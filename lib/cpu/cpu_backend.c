@@ -142,5 +142,6 @@ const gr_loss_ops gradreg_cpu_losses = {
 const gr_logits_ops gradreg_cpu_logits = {
     .forward = gradreg_cpu_logprobs_forward,
     .backward = gradreg_cpu_logprobs_backward,
+    .policy = gradreg_cpu_policy_logits,
     .host_reads = 1,
 };

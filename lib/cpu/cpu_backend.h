@@ -18,6 +18,8 @@ gradreg_status gradreg_cpu_advantages(gradreg_context *context, const gr_advanta
 
 gradreg_status gradreg_cpu_logprobs_forward(gradreg_context *context,
                                             const gr_logprobs_task *task);
+gradreg_status gradreg_cpu_policy_logits(gradreg_context *context,
+                                         const gr_policy_logits_task *task);
 gradreg_status gradreg_cpu_logprobs_backward(gradreg_context *context,
                                              const gr_logprobs_slope_task *task);
 

@@ -115,6 +115,13 @@ void gradreg_cpu_logits_slope(const gr_cpu_logits *logits, char *out, const char
     write_logit(v->type, out, (size_t)target, slope.target);
 }
 
+void gradreg_cpu_logits_scale(const gr_cpu_logits *logits, char *row, double factor)
+{
+    const gradreg_type type = logits->view.type;
+    for (size_t i = 0; i < logits->view.vocabulary; i++)
+        write_logit(type, row, i, (float)((double)read_logit(type, row, i) * factor));
+}
+
 /* ---- a walk over rows ------------------------------------------------------------ */
 
 /* Enough rows that the next one is mostly this thread's too, and few enough to go round. */

@@ -28,6 +28,9 @@ void gradreg_cpu_logits_slope(const gr_cpu_logits *logits, char *out, const char
                               int32_t target, const gr_logits_row *values, float dlogp,
                               float dentropy, const char *next);
 
+/* A row of the gradient times a factor. */
+void gradreg_cpu_logits_scale(const gr_cpu_logits *logits, char *row, double factor);
+
 /* How many rows a thread takes at a time; at least 1. */
 size_t gradreg_cpu_rows_at_once(const gr_logits_view *view, size_t threads);
 

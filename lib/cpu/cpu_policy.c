@@ -3,6 +3,7 @@
  * In: a gr_policy_task. Out: gradients, metrics. Two walks over the rows: the first counts tokens and
  * takes the sequence's means, the second has the denominators and writes. A row's sums go to 32
  * accumulators, token t to t % 32, and fold as in reduce.h: one warp a row, with the same bits. */
+#include <assert.h>
 #include <string.h>
 
 #include "../backend.h"
@@ -10,7 +11,7 @@
 #include "../policy_math.h"
 #include "../reduce.h"
 #include "../threads.h"
-#include "cpu_backend.h"
+#include "cpu_policy.h"
 
 /* One token's inputs. */
 typedef struct token {
@@ -370,6 +371,37 @@ static row_view view_row(const gr_policy_task *task, const gr_policy_totals *tot
     return v;
 }
 
+static double entropy_slope(const gradreg_policy *p, const gr_policy_totals *totals)
+{
+    return -p->entropy_coefficient * p->loss_scale / totals->tokens;
+}
+
+gr_token_slope gradreg_cpu_policy_token(const gr_policy_task *task,
+                                        const gr_policy_totals *totals, size_t row, size_t i)
+{
+    gr_token_slope s = { 0.0f, 0.0f };
+    token tok;
+    assert(!gr_shares_ratio(&task->policy));
+    if (read_token(&tok, task, row, i) != TOKEN_COUNTS)
+        return s;
+    const row_view v = view_row(task, totals, row);
+    const outcome o = work_out(&v, &tok);
+    s.dlogp = (float)token_gradient(&v, &o, 0.0);
+    s.dentropy = (float)entropy_slope(&task->policy, totals);
+    return s;
+}
+
+double gradreg_cpu_policy_weight(const gr_policy_task *task, const gr_policy_totals *totals,
+                                 size_t row)
+{
+    return row_weight(task, totals, &task->rows[row]);
+}
+
+size_t gradreg_cpu_policy_row_end(const gradreg_policy_batch *batch, size_t row)
+{
+    return row_begin(batch, row) + row_length(batch, row);
+}
+
 /* ---- metrics --------------------------------------------------------------------- */
 
 /* Mean over rows of a row's mean. */
@@ -443,7 +475,6 @@ static void walk_rows(void *argument, size_t index)
 {
     const walk *w = argument;
     const gr_policy_task *task = w->task;
-    const gradreg_policy *p = &task->policy;
     const size_t first = index * ROWS_AT_ONCE;
     for (size_t r = first; r < first + ROWS_AT_ONCE && r < task->batch.sequences; r++) {
         if (!w->writes) {
@@ -451,18 +482,27 @@ static void walk_rows(void *argument, size_t index)
             continue;
         }
         const row_view v = view_row(task, &w->totals, r);
-        write_row(&v, -p->entropy_coefficient * p->loss_scale / w->totals.tokens);
+        write_row(&v, entropy_slope(&task->policy, &w->totals));
     }
+}
+
+static void run_walk(gradreg_context *context, walk *w)
+{
+    const size_t chunks = (w->task->batch.sequences + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+    gradreg_i_parallel(context, chunks, walk_rows, w);
+}
+
+gr_policy_totals gradreg_cpu_policy_totals(gradreg_context *context, const gr_policy_task *task)
+{
+    walk w = { task, { 1.0, 1.0, 1.0, 0.0, 0.0 }, 0 };
+    run_walk(context, &w);
+    return count_totals(task);
 }
 
 gradreg_status gradreg_cpu_policy_loss(gradreg_context *context, const gr_policy_task *task)
 {
-    const size_t chunks = (task->batch.sequences + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
-    walk w = { task, { 1.0, 1.0, 1.0, 0.0, 0.0 }, 0 };
-    gradreg_i_parallel(context, chunks, walk_rows, &w);
-    w.totals = count_totals(task);
-    w.writes = 1;
-    gradreg_i_parallel(context, chunks, walk_rows, &w);
+    walk w = { task, gradreg_cpu_policy_totals(context, task), 1 };
+    run_walk(context, &w);
     if (task->metrics != NULL)
         write_metrics(task, &w.totals);
     return GRADREG_OK;

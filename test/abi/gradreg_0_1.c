@@ -520,6 +520,8 @@ gradreg_status gradreg_advantages(gradreg_context *context, float *out, const fl
 gradreg_status gradreg_logits_params_init(gradreg_logits_params *out, size_t struct_size);
 gradreg_status gradreg_logprobs_forward(gradreg_context *context, float *logp, float *entropy, float *log_sum_exp, const void *logits, const int32_t *targets, const gradreg_logits_params *params);
 gradreg_status gradreg_logprobs_backward( gradreg_context *context, void *dlogits, const void *logits, const int32_t *targets, const float *log_sum_exp, const float *entropy, const float *dlogp, const float *dentropy, const gradreg_logits_params *params);
+gradreg_status gradreg_policy_logits_scratch_bytes( size_t *out, size_t sequences, const gradreg_logits_params *params);
+gradreg_status gradreg_policy_logits( gradreg_context *context, gradreg_policy_metrics *metrics, void *dlogits, float *logp, float *entropy, const void *logits, const int32_t *targets, const gradreg_policy_batch *batch, const gradreg_policy *policy, const gradreg_logits_params *params);
 gradreg_status gradreg_probe_params_init(gradreg_probe_params *out, size_t struct_size);
 gradreg_status gradreg_probe_layer_init(gradreg_probe_layer *out, size_t struct_size);
 gradreg_status gradreg_probe_create(gradreg_probe **out, gradreg_context *context, const gradreg_probe_params *params);

@@ -1,8 +1,10 @@
-/* logprobs.h - checks that the calls over logits share. */
-#ifndef GRADREG_LIB_LOGPROBS_H
-#define GRADREG_LIB_LOGPROBS_H
+/* logits_check.h - checks that the calls over logits share.
+ *
+ * In: a caller's params and pointers. Out: plain numbers, or a sentence that names the argument. */
+#ifndef GRADREG_LIB_LOGITS_CHECK_H
+#define GRADREG_LIB_LOGITS_CHECK_H
 
-#include "backend.h"
+#include "logits_data.h"
 
 /* One buffer of a call. */
 typedef struct gr_buffer {
