@@ -1472,6 +1472,83 @@ GRADREG_API gradreg_status gradreg_policy_logits(
     float *entropy, const void *logits, const int32_t *targets, const gradreg_policy_batch *batch,
     const gradreg_policy *policy, const gradreg_logits_params *params);
 
+/* From hidden states h and the head's weight W [vocabulary x width] instead of logits: x = h Wt, a chunk
+ * of rows at a time, so that the logits of a batch never exist together. Everything else is as above.
+ * Needs a BLAS (on the CPU OpenBLAS at build time: option blas). Its own threads multiply, as many as it
+ * was told to use (OPENBLAS_NUM_THREADS); its sums depend on its core and thread count, so these calls
+ * alone do not promise the same bits everywhere. */
+
+/** Hidden states, head weight, and how they are worked on. */
+typedef struct gradreg_linear_params {
+    uint32_t struct_size;
+    gradreg_type type;           /**< of hidden and weight. Default F32. Products are f32 */
+    gradreg_type gradient_type;  /**< of dhidden; 0 (default) = type */
+    int32_t add_weight_gradient; /**< 1: dweight += ...; 0 (default): dweight = ... */
+    size_t rows;                 /**< tokens. Default 0 */
+    size_t width;                /**< of a hidden state, at most 2^31 - 1; must be set when rows > 0 */
+    size_t vocabulary;           /**< rows of the weight, at most 2^31 - 1; likewise */
+    size_t hidden_stride;        /**< elements from row to row of hidden and of dhidden; 0 = width */
+    size_t weight_stride;        /**< of weight; 0 = width. dweight has no gaps */
+    size_t chunk_rows;           /**< rows at a time; 0 (default): as many as have 2^26 logits */
+    float temperature;           /**< as in gradreg_logits_params. 0 = default 1 */
+    uint32_t reserved0;
+} gradreg_linear_params;
+
+#define GRADREG_LINEAR_PARAMS_INIT                                                              \
+    {                                                                                           \
+        (uint32_t)sizeof(gradreg_linear_params), GRADREG_TYPE_F32, 0, 0, 0, 0, 0, 0, 0, 0,      \
+            1.0f, 0                                                                             \
+    }
+
+/** As gradreg_context_params_init().  Returns: as there.  Stream: none.  Threads: any.  Since: 0.1 */
+GRADREG_API gradreg_status gradreg_linear_params_init(gradreg_linear_params *out,
+                                                      size_t struct_size);
+
+/** gradreg_logprobs_forward() of h Wt. Rows with target -1 are never read.
+ *
+ *  Returns:  OK; INVALID_ARGUMENT; UNSUPPORTED (a build without BLAS; a field of a newer version);
+ *            OUT_OF_MEMORY (scratch); STATE (context in use). Nothing is written unless OK.
+ *  Out:      logp, entropy, log_sum_exp: rows f32 each; the last two may be NULL.
+ *  In:       hidden, rows x width; weight, vocabulary x width, both of params.type; targets, rows.
+ *  Stream:   queued (CPU: finished).  Threads: the context's only user.  Since: 0.1
+ *  Source:   the formulas above
+ */
+GRADREG_API gradreg_status gradreg_linear_logprobs_forward(
+    gradreg_context *context, float *logp, float *entropy, float *log_sum_exp, const void *hidden,
+    const void *weight, const int32_t *targets, const gradreg_linear_params *params);
+
+/** The gradient with respect to hidden states and weight: with G the gradient of the logits,
+ *  dhidden = G W, dweight = Gt h. Logits are computed a second time, G takes their place.
+ *
+ *  Rows that are padding, or whose dlogp and dentropy are 0, are never read and get zeros. A row without
+ *  a distribution that something asks of makes its dhidden and all of dweight NaN.
+ *
+ *  Returns:  OK; INVALID_ARGUMENT; UNSUPPORTED (a build without BLAS; a field of a newer version);
+ *            OUT_OF_MEMORY (scratch); STATE (context in use). Nothing is written unless OK.
+ *  Out:      dhidden, rows x width of gradient_type; dweight, vocabulary x width f32, added to with
+ *            add_weight_gradient. One of them may be NULL.
+ *  In:       hidden, weight, targets, params as given to forward; log_sum_exp and entropy as it returned
+ *            them (entropy may be NULL without dentropy); dlogp, dentropy: rows f32; dentropy may be
+ *            NULL.
+ *  Stream:   queued (CPU: finished).  Threads: the context's only user.  Since: 0.1
+ *  Source:   the formulas above
+ */
+GRADREG_API gradreg_status gradreg_linear_logprobs_backward(
+    gradreg_context *context, void *dhidden, float *dweight, const void *hidden,
+    const void *weight, const int32_t *targets, const float *log_sum_exp, const float *entropy,
+    const float *dlogp, const float *dentropy, const gradreg_linear_params *params);
+
+/** Scratch that both calls take from the context: f32 for a chunk's logits, its hidden states and their
+ *  gradient, and, where the weight is not f32, for 2^22 of its elements; for gradreg_context_reserve().
+ *
+ *  Returns:  OK; INVALID_ARGUMENT; UNSUPPORTED (a field of a newer version).
+ *  Out:      out, host.
+ *  In:       params.
+ *  Stream:   none.  Threads: any.  Since: 0.1
+ */
+GRADREG_API gradreg_status gradreg_linear_logprobs_scratch_bytes(
+    size_t *out, const gradreg_linear_params *params);
+
 /* ==================================================================== probe */
 
 /* How firmly does each layer hold an answer? A layer-wise causal trace: for each layer, and for each

@@ -12,6 +12,7 @@
 
 #include "context.h"
 #include "gradreg.h"
+#include "linear_data.h"
 #include "logits_data.h"
 #include "policy_data.h"
 #include "probe_data.h"
@@ -138,11 +139,15 @@ typedef struct gr_loss_ops {
 
 const gr_loss_ops *gradreg_i_backend_losses(const gradreg_context *context);
 
-/* What a backend must supply for rows of logits. Every op is REQUIRED. */
+/* What a backend must supply for rows of logits. Every op but the linear ones is REQUIRED. */
 typedef struct gr_logits_ops {
     gradreg_status (*forward)(gradreg_context *context, const gr_logprobs_task *task);
     gradreg_status (*backward)(gradreg_context *context, const gr_logprobs_slope_task *task);
     gradreg_status (*policy)(gradreg_context *context, const gr_policy_logits_task *task);
+    /* from hidden states; NULL where the build lacks what they need, and linear_missing says what */
+    gradreg_status (*linear_forward)(gradreg_context *context, const gr_linear_task *task);
+    gradreg_status (*linear_backward)(gradreg_context *context, const gr_linear_task *task);
+    const char *linear_missing;
     int host_reads; /* targets can be checked before the op: backend memory is host memory */
 } gr_logits_ops;
 

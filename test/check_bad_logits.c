@@ -13,7 +13,14 @@
 
 static const gradreg_status invalid = GRADREG_ERROR_INVALID_ARGUMENT;
 
-enum { ROWS = 3, VOCABULARY = 7, SPARE = 16, TAIL = 64, MATRIX = ROWS * (VOCABULARY + 2) };
+enum {
+    ROWS = 3,
+    WIDTH = 5,
+    VOCABULARY = 7,
+    SPARE = 16,
+    TAIL = 64,
+    MATRIX = ROWS * (VOCABULARY + 2)
+};
 
 enum array { LOGP, ENTROPY, LSE, DLOGP, DENTROPY, ARRAYS };
 
@@ -24,6 +31,10 @@ typedef struct belongings {
     float logits[MATRIX + SPARE], dlogits[MATRIX + SPARE];
     int32_t targets[ROWS + SPARE];
     float arrays[ARRAYS][ROWS + SPARE];
+    gradreg_linear_params linear;
+    unsigned char linear_tail[TAIL];
+    float hidden[ROWS * WIDTH + SPARE], weight[VOCABULARY * WIDTH + SPARE];
+    float dhidden[ROWS * WIDTH + SPARE], dweight[VOCABULARY * WIDTH + SPARE];
     gradreg_policy policy;
     gradreg_policy_batch batch;
     gradreg_policy_metrics metrics;
@@ -37,6 +48,7 @@ static counting_allocator allocator;
 static void set_up(void)
 {
     const gradreg_logits_params params = GRADREG_LOGITS_PARAMS_INIT;
+    const gradreg_linear_params linear = GRADREG_LINEAR_PARAMS_INIT;
     const gradreg_policy policy = GRADREG_POLICY_INIT;
     const gradreg_policy_batch batch = GRADREG_POLICY_BATCH_INIT;
     const gradreg_policy_metrics metrics = GRADREG_POLICY_METRICS_INIT;
@@ -51,6 +63,10 @@ static void set_up(void)
     for (size_t k = 0; k < ARRAYS; k++)
         for (size_t i = 0; i < ROWS + SPARE; i++)
             own.arrays[k][i] = 1.0f + (float)k;
+    own.linear = linear;
+    own.linear.rows = ROWS;
+    own.linear.width = WIDTH;
+    own.linear.vocabulary = VOCABULARY;
     own.policy = policy;
     own.batch = batch;
     own.metrics = metrics;
@@ -121,6 +137,7 @@ static void accept_both(void)
         return gradreg_##name##_init((gradreg_##name *)out, struct_size); \
     }
 INIT(logits_params)
+INIT(linear_params)
 
 #define ROW(name)                                                     \
     {                                                                 \
@@ -130,7 +147,7 @@ static const struct init_row {
     const char *name;
     gradreg_status (*function)(void *out, size_t struct_size);
     size_t size;
-} inits[] = { ROW(logits_params) };
+} inits[] = { ROW(logits_params), ROW(linear_params) };
 enum { INITS = sizeof(inits) / sizeof(inits[0]) };
 
 START_TEST(init_refuses_null_and_sizes_that_no_version_had)
@@ -485,6 +502,145 @@ START_TEST(scratch_is_found_or_nothing_is_written)
 }
 END_TEST
 
+/* ---- from hidden states ----------------------------------------------------------- */
+
+static void refuse_linear(gradreg_status want, const char *word, const char *value)
+{
+    float(*const a)[ROWS + SPARE] = own.arrays;
+    assert_refused(gradreg_linear_logprobs_forward(context, a[LOGP], a[ENTROPY], a[LSE],
+                                                   own.hidden, own.weight, own.targets,
+                                                   &own.linear),
+                   want, word, value);
+    assert_refused(gradreg_linear_logprobs_backward(
+                       context, own.dhidden, own.dweight, own.hidden, own.weight, own.targets,
+                       a[LSE], a[ENTROPY], a[DLOGP], a[DENTROPY], &own.linear),
+                   want, word, value);
+}
+
+static void accept_linear(void)
+{
+#if GR_TEST_BLAS
+    float(*const a)[ROWS + SPARE] = own.arrays;
+    assert_accepted(gradreg_linear_logprobs_forward(context, a[LOGP], a[ENTROPY], a[LSE],
+                                                    own.hidden, own.weight, own.targets,
+                                                    &own.linear));
+    assert_accepted(gradreg_linear_logprobs_backward(
+        context, own.dhidden, own.dweight, own.hidden, own.weight, own.targets, a[LSE],
+        a[ENTROPY], a[DLOGP], a[DENTROPY], &own.linear));
+#else
+    refuse_linear(GRADREG_ERROR_UNSUPPORTED, "libopenblas-dev", "blas");
+#endif
+}
+
+START_TEST(null_arguments_of_the_linear_calls_are_named)
+{
+    float(*const a)[ROWS + SPARE] = own.arrays;
+    float *const h = own.hidden, *const w = own.weight, *const dh = own.dhidden;
+    int32_t *const t = own.targets;
+    gradreg_context *const c = context;
+    const gradreg_linear_params *const p = &own.linear;
+#define FORWARD(c, l, h, w, t, p) gradreg_linear_logprobs_forward(c, l, NULL, NULL, h, w, t, p)
+    assert_fails(FORWARD(NULL, a[LOGP], h, w, t, p), invalid, "'context'");
+    assert_fails(FORWARD(c, NULL, h, w, t, p), invalid, "'logp'");
+    assert_fails(FORWARD(c, a[LOGP], NULL, w, t, p), invalid, "'hidden'");
+    assert_fails(FORWARD(c, a[LOGP], h, NULL, t, p), invalid, "'weight'");
+    assert_fails(FORWARD(c, a[LOGP], h, w, NULL, p), invalid, "'targets'");
+    assert_fails(FORWARD(c, a[LOGP], h, w, t, NULL), invalid, "'params'");
+#undef FORWARD
+#define BACKWARD(c, dh, s, dl, e, p) \
+    gradreg_linear_logprobs_backward(c, dh, NULL, h, w, t, s, NULL, dl, e, p)
+    assert_fails(BACKWARD(NULL, dh, a[LSE], a[DLOGP], NULL, p), invalid, "'context'");
+    assert_fails(BACKWARD(c, NULL, a[LSE], a[DLOGP], NULL, p), invalid, "dhidden", "dweight");
+    assert_fails(BACKWARD(c, dh, NULL, a[DLOGP], NULL, p), invalid, "'log_sum_exp'");
+    assert_fails(BACKWARD(c, dh, a[LSE], NULL, NULL, p), invalid, "'dlogp'");
+    assert_fails(BACKWARD(c, dh, a[LSE], a[DLOGP], a[DENTROPY], p), invalid, "'entropy'");
+    assert_fails(BACKWARD(c, dh, a[LSE], a[DLOGP], NULL, NULL), invalid, "'params'");
+#undef BACKWARD
+    assert_refused(gradreg_linear_logprobs_scratch_bytes(NULL, p), invalid, "'out'");
+    assert_refused(gradreg_linear_logprobs_scratch_bytes(&own.size, NULL), invalid, "'params'");
+}
+END_TEST
+
+START_TEST(bad_fields_of_linear_params_are_named)
+{
+    const gradreg_linear_params good = own.linear;
+#define REFUSE(field, value, ...)            \
+    do {                                     \
+        own.linear.field = value;            \
+        refuse_linear(invalid, __VA_ARGS__); \
+        own.linear = good;                   \
+    } while (0)
+    REFUSE(struct_size, 4, "params.struct_size", "4");
+    REFUSE(type, 4, "params.type", "4");
+    REFUSE(gradient_type, -1, "params.gradient_type", "-1");
+    REFUSE(add_weight_gradient, 2, "params.add_weight_gradient", "2");
+    REFUSE(width, 0, "params.width", "0");
+    REFUSE(width, (size_t)1 << 31, "params.width", "2147483648");
+    REFUSE(vocabulary, 0, "params.vocabulary", "0");
+    REFUSE(vocabulary, (size_t)1 << 31, "params.vocabulary", "2147483648");
+    REFUSE(hidden_stride, WIDTH - 1, "params.hidden_stride", "4");
+    REFUSE(weight_stride, WIDTH - 1, "params.weight_stride", "4");
+    REFUSE(weight_stride, (size_t)1 << 31, "params.weight_stride", "2147483648");
+    REFUSE(chunk_rows, (size_t)1 << 31, "params.chunk_rows", "2147483648");
+    REFUSE(rows, SIZE_MAX, "params.rows", "18446744073709551615");
+    REFUSE(temperature, -2.0f, "params.temperature", "-2");
+    REFUSE(reserved0, 1, "params.reserved0", "0");
+#undef REFUSE
+    own.linear.struct_size += TAIL;
+    own.linear_tail[0] = 1;
+    refuse_linear(GRADREG_ERROR_UNSUPPORTED, "params", gradreg_version());
+    assert_refused(gradreg_linear_logprobs_scratch_bytes(&own.size, &own.linear),
+                   GRADREG_ERROR_UNSUPPORTED, "params");
+    own.linear = good;
+    accept_linear();
+}
+END_TEST
+
+START_TEST(bad_targets_and_buffers_of_the_linear_calls_are_named)
+{
+    float(*const a)[ROWS + SPARE] = own.arrays;
+    float *const h = own.hidden, *const w = own.weight;
+    int32_t *const t = own.targets;
+    gradreg_context *const c = context;
+    const gradreg_linear_params *const p = &own.linear;
+    assert_refused(gradreg_linear_logprobs_forward(c, h, NULL, NULL, h, w, t, p), invalid,
+                   "logp", "overlaps", "hidden");
+    assert_refused(
+        gradreg_linear_logprobs_backward(c, h, NULL, h, w, t, a[LSE], NULL, a[DLOGP], NULL, p),
+        invalid, "dhidden", "overlaps", "hidden");
+    assert_refused(
+        gradreg_linear_logprobs_backward(c, NULL, w, h, w, t, a[LSE], NULL, a[DLOGP], NULL, p),
+        invalid, "dweight", "overlaps", "weight");
+    assert_refused(gradreg_linear_logprobs_backward(c, own.dweight, own.dweight, h, w, t,
+                                                    a[LSE], NULL, a[DLOGP], NULL, p),
+                   invalid, "dhidden", "overlaps", "dweight");
+    assert_refused(
+        gradreg_linear_logprobs_forward(c, a[LOGP], NULL, NULL, shifted(h, 2), w, t, p),
+        invalid, "hidden", "aligned");
+#if GR_TEST_BLAS
+    own.targets[2] = VOCABULARY;
+    refuse_linear(invalid, "targets[2]", "7");
+#endif
+}
+END_TEST
+
+#if GR_TEST_BLAS
+START_TEST(scratch_of_a_chunk_is_found_or_nothing_is_written)
+{
+    allocator.fail_at = allocator.calls + 1;
+    allocator.fail_onwards = true;
+    refuse_linear(GRADREG_ERROR_OUT_OF_MEMORY, "allocate", "bytes");
+    allocator.fail_at = 0;
+    allocator.fail_onwards = false;
+    assert_accepted(gradreg_linear_logprobs_scratch_bytes(&own.size, &own.linear));
+    assert_ok(gradreg_context_reserve(context, own.size));
+    const size_t calls = allocator.calls;
+    accept_linear();
+    ck_assert_uint_eq(allocator.calls, calls);
+}
+END_TEST
+#endif
+
 /* ---- two users -------------------------------------------------------------------- */
 
 static gradreg_context *in_use;
@@ -500,6 +656,9 @@ static void call_from_within(void *user, size_t count, void (*body)(void *task, 
     context = in_use;
     refuse_both(GRADREG_ERROR_STATE, "context", "use");
     refuse_fused(GRADREG_ERROR_STATE, "context", "use");
+#if GR_TEST_BLAS
+    refuse_linear(GRADREG_ERROR_STATE, "context", "use");
+#endif
     context = ours;
     for (size_t i = 0; i < count; i++)
         body(task, i);
@@ -521,7 +680,9 @@ END_TEST
 static bool is_mine(const char *name)
 {
     static const char *const prefixes[] = { "gradreg_logits_", "gradreg_logprobs_",
-                                            "gradreg_policy_logits" };
+                                            "gradreg_policy_logits", "gradreg_linear_" };
+    if (!GR_TEST_BLAS && strncmp(name, "gradreg_linear_logprobs_", 24) == 0)
+        return false; /* they do nothing in this build */
     for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
         if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
             return true;
@@ -546,6 +707,12 @@ int main(void)
     tcase_add_test(tc, the_batch_must_fit_the_logits);
     tcase_add_test(tc, the_fused_call_overlaps_nothing_but_the_gradient_its_logits);
     tcase_add_test(tc, scratch_is_found_or_nothing_is_written);
+    tcase_add_test(tc, null_arguments_of_the_linear_calls_are_named);
+    tcase_add_test(tc, bad_fields_of_linear_params_are_named);
+    tcase_add_test(tc, bad_targets_and_buffers_of_the_linear_calls_are_named);
+#if GR_TEST_BLAS
+    tcase_add_test(tc, scratch_of_a_chunk_is_found_or_nothing_is_written);
+#endif
     tcase_add_test(tc, a_context_in_use_is_refused);
     suite_add_tcase(suite, tc);
     const int result = run_suite(suite);

@@ -15,7 +15,7 @@ GROUPS = {
     "plumbing": (r"status|params|context|workspace|threads|fpenv", ["public", "plumbing"]),
     "pure": (r"layers|schedule", ["public", "formulas", "plumbing"]),
     # What a step of the regularizer is: decided by the front, read by every backend.
-    "step": (r"options|table(_\w+)?|step(_data|_second)?|terms|policy_data|logits_data|logits_check|probe_data", ["public", "formulas", "plumbing", "pure", "step"]),
+    "step": (r"options|table(_\w+)?|step(_data|_second)?|terms|policy_data|logits_data|logits_check|linear_data|probe_data", ["public", "formulas", "plumbing", "pure", "step"]),
     "backend": (r"backend", ["public", "formulas", "plumbing", "step", "backend"]),
     "stage": (None, ["public", "formulas", "plumbing", "pure", "step", "backend"]),
 }
@@ -23,7 +23,7 @@ GROUPS = {
 STAGES = {
     "regularizer": r"regularizer(_\w+)?",
     "policy": r"policy(_\w+)?|advantages",
-    "logprobs": r"logprobs(_\w+)?",
+    "logprobs": r"logprobs(_\w+)?|linear",
     "probe": r"probe(_\w+)?",
     "monitors": r"monitors(_\w+)?",
 }

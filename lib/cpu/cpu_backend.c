@@ -143,5 +143,12 @@ const gr_logits_ops gradreg_cpu_logits = {
     .forward = gradreg_cpu_logprobs_forward,
     .backward = gradreg_cpu_logprobs_backward,
     .policy = gradreg_cpu_policy_logits,
+#ifdef GR_HAVE_BLAS
+    .linear_forward = gradreg_cpu_linear_forward,
+    .linear_backward = gradreg_cpu_linear_backward,
+#endif
+    .linear_missing =
+        "this build has no BLAS: install OpenBLAS (Debian: libopenblas-dev) and build "
+        "libgradreg with -Dblas=enabled",
     .host_reads = 1,
 };

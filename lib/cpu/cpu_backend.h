@@ -20,6 +20,8 @@ gradreg_status gradreg_cpu_logprobs_forward(gradreg_context *context,
                                             const gr_logprobs_task *task);
 gradreg_status gradreg_cpu_policy_logits(gradreg_context *context,
                                          const gr_policy_logits_task *task);
+gradreg_status gradreg_cpu_linear_forward(gradreg_context *context, const gr_linear_task *t);
+gradreg_status gradreg_cpu_linear_backward(gradreg_context *context, const gr_linear_task *t);
 gradreg_status gradreg_cpu_logprobs_backward(gradreg_context *context,
                                              const gr_logprobs_slope_task *task);
 

@@ -316,6 +316,20 @@ FIELD(gradreg_logits_params, row_stride, 24, 8, size_t);
 FIELD(gradreg_logits_params, temperature, 32, 4, float);
 FIELD(gradreg_logits_params, reserved0, 36, 4, uint32_t);
 
+SIZE(gradreg_linear_params, 72);
+FIELD(gradreg_linear_params, struct_size, 0, 4, uint32_t);
+FIELD(gradreg_linear_params, type, 4, 4, gradreg_type);
+FIELD(gradreg_linear_params, gradient_type, 8, 4, gradreg_type);
+FIELD(gradreg_linear_params, add_weight_gradient, 12, 4, int32_t);
+FIELD(gradreg_linear_params, rows, 16, 8, size_t);
+FIELD(gradreg_linear_params, width, 24, 8, size_t);
+FIELD(gradreg_linear_params, vocabulary, 32, 8, size_t);
+FIELD(gradreg_linear_params, hidden_stride, 40, 8, size_t);
+FIELD(gradreg_linear_params, weight_stride, 48, 8, size_t);
+FIELD(gradreg_linear_params, chunk_rows, 56, 8, size_t);
+FIELD(gradreg_linear_params, temperature, 64, 4, float);
+FIELD(gradreg_linear_params, reserved0, 68, 4, uint32_t);
+
 SIZE(gradreg_probe_params, 32);
 FIELD(gradreg_probe_params, struct_size, 0, 4, uint32_t);
 FIELD(gradreg_probe_params, layer_count, 4, 4, int32_t);
@@ -522,6 +536,10 @@ gradreg_status gradreg_logprobs_forward(gradreg_context *context, float *logp, f
 gradreg_status gradreg_logprobs_backward( gradreg_context *context, void *dlogits, const void *logits, const int32_t *targets, const float *log_sum_exp, const float *entropy, const float *dlogp, const float *dentropy, const gradreg_logits_params *params);
 gradreg_status gradreg_policy_logits_scratch_bytes( size_t *out, size_t sequences, const gradreg_logits_params *params);
 gradreg_status gradreg_policy_logits( gradreg_context *context, gradreg_policy_metrics *metrics, void *dlogits, float *logp, float *entropy, const void *logits, const int32_t *targets, const gradreg_policy_batch *batch, const gradreg_policy *policy, const gradreg_logits_params *params);
+gradreg_status gradreg_linear_params_init(gradreg_linear_params *out, size_t struct_size);
+gradreg_status gradreg_linear_logprobs_forward( gradreg_context *context, float *logp, float *entropy, float *log_sum_exp, const void *hidden, const void *weight, const int32_t *targets, const gradreg_linear_params *params);
+gradreg_status gradreg_linear_logprobs_backward( gradreg_context *context, void *dhidden, float *dweight, const void *hidden, const void *weight, const int32_t *targets, const float *log_sum_exp, const float *entropy, const float *dlogp, const float *dentropy, const gradreg_linear_params *params);
+gradreg_status gradreg_linear_logprobs_scratch_bytes( size_t *out, const gradreg_linear_params *params);
 gradreg_status gradreg_probe_params_init(gradreg_probe_params *out, size_t struct_size);
 gradreg_status gradreg_probe_layer_init(gradreg_probe_layer *out, size_t struct_size);
 gradreg_status gradreg_probe_create(gradreg_probe **out, gradreg_context *context, const gradreg_probe_params *params);
