@@ -108,12 +108,17 @@ def check_files(installed, version):
 
 
 def check_hidden(installed):
-    """The static archive must not claim names outside the project's own."""
-    names = run(["nm", "-g", "--defined-only", "-A", installed.library_folder / "libgradreg.a"])
-    foreign = {line.split()[-1] for line in names.splitlines() if " " in line}
-    foreign = {name for name in foreign if not name.startswith("gradreg_")}
+    """The static archive must not claim names outside the project's own, and what is compiled for
+    a vector path must be reached through data: code of a path would run on any processor."""
+    listed = run(["nm", "-g", "--defined-only", "-A", installed.library_folder / "libgradreg.a"])
+    names = {line.split()[-1]: line.split()[-2] for line in listed.splitlines() if " " in line}
+    foreign = sorted(name for name in names if not name.startswith("gradreg_"))
     if foreign:
-        sys.exit(f"global names without the prefix gradreg_: {sorted(foreign)}")
+        sys.exit(f"global names without the prefix gradreg_: {foreign}")
+    paths = {name: kind for name, kind in names.items() if re.search(r"_(scalar|v[2-4])$", name)}
+    code = sorted(name for name, kind in paths.items() if kind not in "DR")
+    if code or not paths:
+        sys.exit(f"of a vector path, but no data: {code or 'no table was found'}")
 
 
 def check_program(program, version, shared, environment=None):

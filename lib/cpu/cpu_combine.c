@@ -114,7 +114,7 @@ static int combine_gradient(gr_cpu_block *b, int read, int restore)
         fill_restore(b, &c);
     b->kernels->combine[type][read](&c, b->n, lanes, &saturated);
     for (int k = 0; k < GR_COMBINE_SUMS; k++)
-        b->sums[k] = gr_tree_lanes(lanes + k * GR_LANES);
+        b->sums[k] = b->kernels->fold(lanes + k * GR_LANES);
     b->sums[GR_COMBINE_SUMS] = (double)saturated;
     return c.clean != NULL;
 }

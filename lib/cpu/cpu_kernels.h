@@ -73,6 +73,9 @@ typedef struct gr_cpu_kernels {
     void (*widen[GR_TYPES])(float *to, const void *from, size_t n);
     /* typed block of f32 */
     void (*narrow[GR_TYPES])(void *to, const float *from, size_t n);
+    /* reduce.h, steps 3 and 4, of 128 lanes */
+    double (*fold)(const float *lanes);
+    int (*in_range)(const float *lanes);
     /* after the last block of a piece */
     void (*fence)(void);
 } gr_cpu_kernels;

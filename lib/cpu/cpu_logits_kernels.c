@@ -379,10 +379,11 @@ GR_ALWAYS void gr_slope_of(const int type, void *out, const void *row, size_t n,
     }
 GR_TYPES_LIST(GR_DEFINE_TYPE)
 
-void GR_PASTE(gradreg_cpu_logits_kernels_, GR_PATH)(gr_cpu_logits_kernels *table)
-{
-#define GR_SET_TYPE(T)                              \
-    table->measure[GRADREG_TYPE_##T] = measure_##T; \
-    table->slope[GRADREG_TYPE_##T] = slope_##T;
-    GR_TYPES_LIST(GR_SET_TYPE)
-}
+#define GR_MEASURE_OF(T) [GRADREG_TYPE_##T] = measure_##T,
+#define GR_SLOPE_OF(T)   [GRADREG_TYPE_##T] = slope_##T,
+
+/* Data, not a function that fills it: a function would be compiled for this path as well. */
+const gr_cpu_logits_kernels GR_PASTE(gradreg_cpu_logits_kernels_, GR_PATH) = {
+    .measure = { GR_TYPES_LIST(GR_MEASURE_OF) },
+    .slope = { GR_TYPES_LIST(GR_SLOPE_OF) },
+};

@@ -19,9 +19,9 @@ typedef struct gr_cpu_logits_kernels {
                             const gr_logits_slope *slope, const void *next);
 } gr_cpu_logits_kernels;
 
-void gradreg_cpu_logits_kernels_scalar(gr_cpu_logits_kernels *table);
-void gradreg_cpu_logits_kernels_v2(gr_cpu_logits_kernels *table);
-void gradreg_cpu_logits_kernels_v3(gr_cpu_logits_kernels *table);
-void gradreg_cpu_logits_kernels_v4(gr_cpu_logits_kernels *table);
+extern const gr_cpu_logits_kernels gradreg_cpu_logits_kernels_scalar;
+extern const gr_cpu_logits_kernels gradreg_cpu_logits_kernels_v2;
+extern const gr_cpu_logits_kernels gradreg_cpu_logits_kernels_v3;
+extern const gr_cpu_logits_kernels gradreg_cpu_logits_kernels_v4;
 
 #endif

@@ -11,25 +11,18 @@
 
 /* ---- kernels --------------------------------------------------------------------- */
 
-/* One table per path, each filled from the scalar one upwards; a table never changes. */
-static gr_cpu_logits_kernels tables[GR_PATH_COUNT];
-static pthread_once_t filled = PTHREAD_ONCE_INIT;
-
-static void fill_tables(void)
-{
-    for (int path = 0; path < GR_PATH_COUNT; path++)
-        gradreg_cpu_logits_kernels_scalar(&tables[path]);
+static const gr_cpu_logits_kernels *const tables[GR_PATH_COUNT] = {
+    [GR_PATH_SCALAR] = &gradreg_cpu_logits_kernels_scalar,
 #if defined(__x86_64__)
-    gradreg_cpu_logits_kernels_v2(&tables[GR_PATH_V2]);
-    gradreg_cpu_logits_kernels_v3(&tables[GR_PATH_V3]);
-    gradreg_cpu_logits_kernels_v4(&tables[GR_PATH_V4]);
+    [GR_PATH_V2] = &gradreg_cpu_logits_kernels_v2,
+    [GR_PATH_V3] = &gradreg_cpu_logits_kernels_v3,
+    [GR_PATH_V4] = &gradreg_cpu_logits_kernels_v4,
 #endif
-}
+};
 
 static const gr_cpu_logits_kernels *kernels_of(const gradreg_context *context)
 {
-    pthread_once(&filled, fill_tables);
-    return &tables[context->path];
+    return tables[context->path];
 }
 
 /* ---- rows ------------------------------------------------------------------------ */

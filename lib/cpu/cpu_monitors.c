@@ -109,8 +109,8 @@ static double delta_of_block(const delta_walk *w, uint64_t block)
     for (size_t i = 0; i < n; i++)
         d[i] = after[i] - before[i];
     w->kernels->squares[GRADREG_TYPE_F32](d, n, lanes);
-    if (gr_lanes_in_range(lanes))
-        return gr_tree_lanes(lanes);
+    if (w->kernels->in_range(lanes))
+        return w->kernels->fold(lanes);
     return all_zero(d, n) ? 0.0 : delta_in_double(before, after, n);
 }
 

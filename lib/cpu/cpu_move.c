@@ -13,7 +13,7 @@ enum { GR_MOVE_ROWS = GR_MOVE_SUMS + 2 }; /* sums, changed, saturated */
 static void keep_sums(gr_cpu_block *b, const float *lanes, const uint64_t counts[2])
 {
     for (int k = 0; k < GR_MOVE_SUMS; k++)
-        b->sums[k] = gr_tree_lanes(lanes + k * GR_LANES);
+        b->sums[k] = b->kernels->fold(lanes + k * GR_LANES);
     b->sums[GR_MOVE_SUMS] = (double)counts[0];
     b->sums[GR_MOVE_SUMS + 1] = (double)counts[1];
 }

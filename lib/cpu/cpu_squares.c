@@ -36,8 +36,8 @@ double gradreg_cpu_block_squares(const gr_cpu_kernels *kernels, const void *x, s
 {
     float lanes[GR_LANES] = { 0 }, wide[GR_BLOCK];
     kernels->squares[type](x, n, lanes);
-    if (gr_lanes_in_range(lanes))
-        return gr_tree_lanes(lanes);
+    if (kernels->in_range(lanes))
+        return kernels->fold(lanes);
     if (all_zero(x, n * gr_cpu_size(type)))
         return 0.0;
     kernels->widen[type](wide, x, n);

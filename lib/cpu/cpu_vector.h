@@ -114,7 +114,13 @@ GR_ALWAYS gr_vu gr_bf16_upper(gr_vf x)
 GR_ALWAYS gr_vu gr_bf16_upper_own(gr_vf x)
 {
     const gr_vu bits = (gr_vu)x;
+#if GR_VECTOR_WIDTH == 16
+    const __m512i down = (__m512i)(bits + 0x7fffu), all = _mm512_set1_epi32(-1);
+    const __mmask16 odd = _mm512_test_epi32_mask((__m512i)bits, _mm512_set1_epi32(0x10000));
+    return (gr_vu)_mm512_mask_sub_epi32(down, odd, down, all);
+#else
     return bits + ((bits >> 16 & 1u) + 0x7fffu);
+#endif
 }
 
 GR_ALWAYS gr_vf gr_bf16_rounded(gr_vu upper)
@@ -284,7 +290,13 @@ GR_ALWAYS gr_vf gr_rounded(const int type, gr_vf x)
 
 GR_ALWAYS void gr_count_unequal(gr_vi *count, gr_vf x, gr_vf y)
 {
+#if GR_VECTOR_WIDTH == 16
+    const __mmask16 differ = _mm512_cmp_ps_mask((__m512)x, (__m512)y, _CMP_NEQ_UQ);
+    const __m512i before = (__m512i)*count;
+    *count = (gr_vi)_mm512_mask_sub_epi32(before, differ, before, _mm512_set1_epi32(-1));
+#else
     *count -= (gr_vi)(x != y);
+#endif
 }
 
 GR_ALWAYS uint64_t gr_total(gr_vi count)
@@ -296,14 +308,6 @@ GR_ALWAYS uint64_t gr_total(gr_vi count)
 }
 
 #endif
-
-/* Asks for the line that lies this many bytes on: far enough for memory, near enough to be there
- * still. Past a buffer's end the address is never used; mostly the next block lies there. */
-enum { GR_AHEAD = 2048 };
-GR_ALWAYS void gr_prefetch(const void *p)
-{
-    __builtin_prefetch((const void *)((uintptr_t)p + GR_AHEAD));
-}
 
 /* Copy that leaves the destination out of the caches, for buffers too large to be met there
  * again: the line is not read before it is written. Ends with plain stores at both borders. */
@@ -319,7 +323,6 @@ GR_ALWAYS void gr_copy(void *to, const void *from, size_t bytes, int streaming)
             d += head, s += head, bytes -= head;
         }
         for (; head < bytes && bytes >= 64; d += 64, s += 64, bytes -= 64) {
-            gr_prefetch(s);
 #if GR_VECTOR_WIDTH == 16
             _mm512_stream_si512((void *)d, _mm512_loadu_si512(s));
 #elif GR_VECTOR_WIDTH == 8
