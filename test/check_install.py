@@ -70,7 +70,8 @@ class Installed:
         configs = list(destination.rglob("gradreg.pc"))
         if len(configs) != 1:
             sys.exit(f"expected one gradreg.pc, found {configs}")
-        self.environment = {**os.environ, "PKG_CONFIG_LIBDIR": str(configs[0].parent)}
+        # Searched before the system's folders, where the library's own dependencies are.
+        self.environment = {**os.environ, "PKG_CONFIG_PATH": str(configs[0].parent)}
         self.library_folder = Path(self.config("--variable=libdir"))
 
     def config(self, *arguments):
@@ -215,7 +216,7 @@ def check_meson(installed, build, folder, source, version, meson):
     where = {"installed": installed.library_folder / "pkgconfig",
              "uninstalled": Path(build) / "meson-uninstalled"}
     for kind, configs in where.items():
-        environment = {**os.environ, "PKG_CONFIG_LIBDIR": str(configs)}
+        environment = {**os.environ, "PKG_CONFIG_PATH": str(configs)}
         if kind == "installed":
             # A tree under a DESTDIR: pkg-config then adds it to every path of the file.
             environment["PKG_CONFIG_SYSROOT_DIR"] = str(folder / "root")
