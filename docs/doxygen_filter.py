@@ -17,7 +17,7 @@ LABELS = "Returns|Out|InOut|In|Values|Stream|Threads|Since|Source|Numerics"
 COMMENT = re.compile(r"/\*\*.*?\*/", re.S)
 DOC_COMMENT = re.compile(r"/\*\*(?!<).*?\*/", re.S)
 LABEL = re.compile(rf"((?:^ \*|[.;)])[ \t]+)({LABELS}):[ \t]+", re.M)
-SECTION = re.compile(r"^/\* =+ (\w+) \*/$", re.M)
+SECTION = re.compile(r"^/\* =+ ([\w -]+) \*/$", re.M)
 ENUMERATION = re.compile(r"^typedef int32_t (\w+);\n((?:[ \t]*\n)*)enum \{", re.M)
 HEAD = re.compile(r"\A/\* gradreg\.h - (?P<title>[^\n.]*)\.\n \* SPDX[^\n]*\n(?P<rest>.*?\*/)",
                   re.S)
@@ -27,8 +27,13 @@ HEAD = re.compile(r"\A/\* gradreg\.h - (?P<title>[^\n.]*)\.\n \* SPDX[^\n]*\n(?P
 SUFFIX = re.compile(r"(?<![\w`])(_\w+\*?)")
 
 
+def group(section):
+    """A section's name as an identifier."""
+    return re.sub(r"\W", "_", section)
+
+
 def with_main_page(text):
-    links = ", ".join(f"@ref {name}" for name in SECTION.findall(text))
+    links = ", ".join(f'@ref {group(name)} "{name}"' for name in SECTION.findall(text))
 
     def page(match):
         rest = SUFFIX.sub(r"`\1`", match["rest"])
@@ -42,7 +47,7 @@ def with_groups(text):
 
     def opened(match):
         before = "/** @} */ " if match[1] != names[0] else ""
-        return f"{before}/** @defgroup {match[1]} {match[1].capitalize()} */ /** @{{ */"
+        return f"{before}/** @defgroup {group(match[1])} {match[1].capitalize()} */ /** @{{ */"
     closed = SECTION.sub(opened, text)
     return re.sub(r"(#endif /\* GRADREG_H \*/)", r"\1 /** @} */", closed) if names else closed
 

@@ -41,16 +41,21 @@ find_package(gradreg CONFIG QUIET COMPONENTS nonsense)
 if(gradreg_FOUND OR TARGET gradreg::gradreg)
   message(FATAL_ERROR "there is no component of that name")
 endif()
-find_package(gradreg %(major)s.%(minor)s CONFIG REQUIRED)
-add_executable(consumer-shared %(source)s)
-target_link_libraries(consumer-shared PRIVATE gradreg::gradreg)
-add_executable(consumer-static %(source)s)
-target_link_libraries(consumer-static PRIVATE gradreg::static)
+# [cmake]
+find_package(gradreg 0.1 REQUIRED)
+add_executable(with-shared main.c)
+target_link_libraries(with-shared PRIVATE gradreg::gradreg)
+add_executable(with-static main.c)
+target_link_libraries(with-static PRIVATE gradreg::static)
+# [end]
 """
 
 MESON_USE = """\
 project('consumer', 'c')
-executable('consumer', 'consumer.c', dependencies: dependency('gradreg', version: '>=%(version)s'))
+# [meson]
+gradreg = dependency('gradreg', version: '>=0.1', fallback: 'gradreg')
+executable('consumer', 'main.c', dependencies: gradreg)
+# [end]
 """
 
 
@@ -188,25 +193,26 @@ def check_cmake(installed, folder, source, version):
     moved, project = folder / "moved away", folder / "with-cmake"
     shutil.copytree(installed.prefix, moved, symlinks=True)
     project.mkdir()
-    major, minor, _ = version.split(".")
+    major = version.split(".")[0]
+    shutil.copy(source, project / "main.c")
     (project / "CMakeLists.txt").write_text(
-        CMAKE_USE % {"major": major, "minor": minor, "source": source}, encoding="utf-8")
+        CMAKE_USE % {"major": major}, encoding="utf-8")
     run([cmake, "-G", "Ninja", "-S", project, "-B", project / "build",
          f"-DCMAKE_PREFIX_PATH={moved}", "-DCMAKE_FIND_USE_SYSTEM_PACKAGE_REGISTRY=OFF"])
     run([cmake, "--build", project / "build"])
     for kind in ("shared", "static"):
-        program = project / "build" / f"consumer-{kind}"
+        program = project / "build" / f"with-{kind}"
         check_program(program, version, kind == "shared")
-    used = run(["ldd", project / "build" / "consumer-shared"])
+    used = run(["ldd", project / "build" / "with-shared"])
     if str(moved) not in used:
         sys.exit(f"cmake found another libgradreg than the one that was moved:\n{used}")
     print("cmake, shared and static, tree moved: ok")
 
 
-def meson_project(folder, source, version):
+def meson_project(folder, source):
     folder.mkdir()
-    (folder / "meson.build").write_text(MESON_USE % {"version": version}, encoding="utf-8")
-    shutil.copy(source, folder / "consumer.c")
+    (folder / "meson.build").write_text(MESON_USE, encoding="utf-8")
+    shutil.copy(source, folder / "main.c")
     return folder
 
 
@@ -220,7 +226,7 @@ def check_meson(installed, build, folder, source, version, meson):
         if kind == "installed":
             # A tree under a DESTDIR: pkg-config then adds it to every path of the file.
             environment["PKG_CONFIG_SYSROOT_DIR"] = str(folder / "root")
-        project = meson_project(folder / f"meson-{kind}", source, version)
+        project = meson_project(folder / f"meson-{kind}", source)
         run([*meson, "setup", project / "build", project, "--wrap-mode=nofallback"],
             env=environment)
         run(["ninja", "-C", project / "build"])
@@ -232,15 +238,13 @@ def check_meson(installed, build, folder, source, version, meson):
 
 def check_subproject(source_root, folder, source, version, meson):
     """The sources as a subproject: the library alone is built, and installed with the parent."""
-    project = meson_project(folder / "meson-subproject", source, version)
+    project = meson_project(folder / "meson-subproject", source)
     (project / "subprojects").mkdir()
     (project / "subprojects" / "gradreg").symlink_to(source_root)
     environment = {**os.environ, "PKG_CONFIG_LIBDIR": str(folder / "no-such-folder")}
-    text = (project / "meson.build").read_text(encoding="utf-8")
     # A parent with a test setup of its own is the one that a subproject's could collide with.
     (project / "meson.build").write_text(
-        text.replace("'))", "', fallback: 'gradreg'))") +
-        "add_test_setup('mine', is_default: true)\n", encoding="utf-8")
+        MESON_USE + "add_test_setup('mine', is_default: true)\n", encoding="utf-8")
     run([*meson, "setup", project / "build", project, "-Dbuildtype=debug"], env=environment)
     run(["ninja", "-C", project / "build"], env=environment)
     check_program(project / "build" / "consumer", version, True)
