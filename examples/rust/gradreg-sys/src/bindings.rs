@@ -504,6 +504,23 @@ pub struct gradreg_logits_params {
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
+pub struct gradreg_linear_params {
+    pub struct_size: u32,
+    pub r#type: gradreg_type,
+    pub gradient_type: gradreg_type,
+    pub add_weight_gradient: i32,
+    pub rows: usize,
+    pub width: usize,
+    pub vocabulary: usize,
+    pub hidden_stride: usize,
+    pub weight_stride: usize,
+    pub chunk_rows: usize,
+    pub temperature: f32,
+    pub reserved0: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
 pub struct gradreg_probe_params {
     pub struct_size: u32,
     pub layer_count: i32,
@@ -594,6 +611,12 @@ extern "C" {
     pub fn gradreg_logits_params_init(out: *mut gradreg_logits_params, struct_size: usize) -> gradreg_status;
     pub fn gradreg_logprobs_forward(context: *mut gradreg_context, logp: *mut f32, entropy: *mut f32, log_sum_exp: *mut f32, logits: *const c_void, targets: *const i32, params: *const gradreg_logits_params) -> gradreg_status;
     pub fn gradreg_logprobs_backward(context: *mut gradreg_context, dlogits: *mut c_void, logits: *const c_void, targets: *const i32, log_sum_exp: *const f32, entropy: *const f32, dlogp: *const f32, dentropy: *const f32, params: *const gradreg_logits_params) -> gradreg_status;
+    pub fn gradreg_policy_logits_scratch_bytes(out: *mut usize, sequences: usize, params: *const gradreg_logits_params) -> gradreg_status;
+    pub fn gradreg_policy_logits(context: *mut gradreg_context, metrics: *mut gradreg_policy_metrics, dlogits: *mut c_void, logp: *mut f32, entropy: *mut f32, logits: *const c_void, targets: *const i32, batch: *const gradreg_policy_batch, policy: *const gradreg_policy, params: *const gradreg_logits_params) -> gradreg_status;
+    pub fn gradreg_linear_params_init(out: *mut gradreg_linear_params, struct_size: usize) -> gradreg_status;
+    pub fn gradreg_linear_logprobs_forward(context: *mut gradreg_context, logp: *mut f32, entropy: *mut f32, log_sum_exp: *mut f32, hidden: *const c_void, weight: *const c_void, targets: *const i32, params: *const gradreg_linear_params) -> gradreg_status;
+    pub fn gradreg_linear_logprobs_backward(context: *mut gradreg_context, dhidden: *mut c_void, dweight: *mut f32, hidden: *const c_void, weight: *const c_void, targets: *const i32, log_sum_exp: *const f32, entropy: *const f32, dlogp: *const f32, dentropy: *const f32, params: *const gradreg_linear_params) -> gradreg_status;
+    pub fn gradreg_linear_logprobs_scratch_bytes(out: *mut usize, params: *const gradreg_linear_params) -> gradreg_status;
     pub fn gradreg_probe_params_init(out: *mut gradreg_probe_params, struct_size: usize) -> gradreg_status;
     pub fn gradreg_probe_layer_init(out: *mut gradreg_probe_layer, struct_size: usize) -> gradreg_status;
     pub fn gradreg_probe_create(out: *mut *mut gradreg_probe, context: *mut gradreg_context, params: *const gradreg_probe_params) -> gradreg_status;

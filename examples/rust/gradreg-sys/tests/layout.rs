@@ -324,6 +324,21 @@ layout!(
     (reserved0, 36, 4)
 );
 layout!(
+    gradreg_linear_params, 72,
+    (struct_size, 0, 4),
+    (r#type, 4, 4),
+    (gradient_type, 8, 4),
+    (add_weight_gradient, 12, 4),
+    (rows, 16, 8),
+    (width, 24, 8),
+    (vocabulary, 32, 8),
+    (hidden_stride, 40, 8),
+    (weight_stride, 48, 8),
+    (chunk_rows, 56, 8),
+    (temperature, 64, 4),
+    (reserved0, 68, 4)
+);
+layout!(
     gradreg_probe_params, 32,
     (struct_size, 0, 4),
     (layer_count, 4, 4),
@@ -413,6 +428,12 @@ fn every_function_links() {
         gradreg_logits_params_init as *const () as usize,
         gradreg_logprobs_forward as *const () as usize,
         gradreg_logprobs_backward as *const () as usize,
+        gradreg_policy_logits_scratch_bytes as *const () as usize,
+        gradreg_policy_logits as *const () as usize,
+        gradreg_linear_params_init as *const () as usize,
+        gradreg_linear_logprobs_forward as *const () as usize,
+        gradreg_linear_logprobs_backward as *const () as usize,
+        gradreg_linear_logprobs_scratch_bytes as *const () as usize,
         gradreg_probe_params_init as *const () as usize,
         gradreg_probe_layer_init as *const () as usize,
         gradreg_probe_create as *const () as usize,
