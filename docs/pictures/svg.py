@@ -5,6 +5,7 @@ is not the browser's. Coordinates are pixels with the origin in the upper left c
 """
 from xml.sax.saxutils import escape
 
+DRAWN_BY = "docs/refresh.py; change docs/pictures/draw.py"
 # name: (light, dark)
 COLOURS = {
     "paper": ("#ffffff", "#161b22"),
@@ -129,7 +130,7 @@ class Picture:
             f'height="{self.height}" viewBox="0 0 {self.width} {self.height}" role="img" '
             f'font-family="Helvetica, Arial, sans-serif" font-size="13">',
             f"<title>{escape(self.title)}</title>",
-            "<!-- Drawn by docs/refresh.py; change docs/pictures/draw.py. -->",
+            f"<!-- Drawn by {DRAWN_BY}. -->",
             "<style>.none{fill:none}.unstroked{stroke:none}.b{font-weight:bold}"
             ".m{font-family:monospace}path{stroke-linecap:round;stroke-linejoin:round}"
             f"{self.style(0)}",

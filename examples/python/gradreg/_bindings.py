@@ -474,6 +474,13 @@ class gradreg_logits_params(c.Structure):
         ("reserved0", c.c_uint32)]
 
 
+class gradreg_linear_params(c.Structure):
+    _fields_ = [("struct_size", c.c_uint32), ("type", c.c_int32), ("gradient_type", c.c_int32),
+        ("add_weight_gradient", c.c_int32), ("rows", c.c_size_t), ("width", c.c_size_t),
+        ("vocabulary", c.c_size_t), ("hidden_stride", c.c_size_t), ("weight_stride", c.c_size_t),
+        ("chunk_rows", c.c_size_t), ("temperature", c.c_float), ("reserved0", c.c_uint32)]
+
+
 class gradreg_probe_params(c.Structure):
     _fields_ = [("struct_size", c.c_uint32), ("layer_count", c.c_int32), ("trials", c.c_int32),
         ("reserved0", c.c_uint32), ("noise_scale", c.c_double), ("seed", c.c_uint64)]
@@ -504,6 +511,7 @@ FIELD_ENUMS = {
         Aggregation, "rollout_mode": RolloutMode},
     "gradreg_advantage_params": {"baseline": Baseline, "scale": Scale, "singleton": Singleton},
     "gradreg_logits_params": {"type": Type},
+    "gradreg_linear_params": {"type": Type, "gradient_type": Type},
 }
 
 # name: (result, arguments)
@@ -583,6 +591,19 @@ FUNCTIONS = {
         c.c_void_p, c.c_void_p, c.POINTER(gradreg_logits_params)]),
     "gradreg_logprobs_backward": (c.c_int32, [c.c_void_p, c.c_void_p, c.c_void_p, c.c_void_p,
         c.c_void_p, c.c_void_p, c.c_void_p, c.c_void_p, c.POINTER(gradreg_logits_params)]),
+    "gradreg_policy_logits_scratch_bytes": (c.c_int32, [c.c_void_p, c.c_size_t,
+        c.POINTER(gradreg_logits_params)]),
+    "gradreg_policy_logits": (c.c_int32, [c.c_void_p, c.POINTER(gradreg_policy_metrics), c.c_void_p,
+        c.c_void_p, c.c_void_p, c.c_void_p, c.c_void_p, c.POINTER(gradreg_policy_batch),
+        c.POINTER(gradreg_policy), c.POINTER(gradreg_logits_params)]),
+    "gradreg_linear_params_init": (c.c_int32, [c.POINTER(gradreg_linear_params), c.c_size_t]),
+    "gradreg_linear_logprobs_forward": (c.c_int32, [c.c_void_p, c.c_void_p, c.c_void_p, c.c_void_p,
+        c.c_void_p, c.c_void_p, c.c_void_p, c.POINTER(gradreg_linear_params)]),
+    "gradreg_linear_logprobs_backward": (c.c_int32, [c.c_void_p, c.c_void_p, c.c_void_p, c.c_void_p,
+        c.c_void_p, c.c_void_p, c.c_void_p, c.c_void_p, c.c_void_p, c.c_void_p,
+        c.POINTER(gradreg_linear_params)]),
+    "gradreg_linear_logprobs_scratch_bytes": (c.c_int32, [c.c_void_p,
+        c.POINTER(gradreg_linear_params)]),
     "gradreg_probe_params_init": (c.c_int32, [c.POINTER(gradreg_probe_params), c.c_size_t]),
     "gradreg_probe_layer_init": (c.c_int32, [c.POINTER(gradreg_probe_layer), c.c_size_t]),
     "gradreg_probe_create": (c.c_int32, [c.c_void_p, c.c_void_p, c.POINTER(gradreg_probe_params)]),

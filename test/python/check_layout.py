@@ -2,7 +2,7 @@
 """The bindings against the C side: sizes, offsets and values as test/abi/ pins them (a C compiler
 holds that file to the header), every function in the library, every field in the classes above.
 
-usage: check_bindings.py SNAPSHOT
+usage: check_layout.py SNAPSHOT
 """
 import ctypes
 import dataclasses
