@@ -18,6 +18,8 @@ import sys
 import time
 from pathlib import Path
 
+import logits
+
 HERE = Path(__file__).resolve().parent
 PAIRS = ["f32/f32", "bf16/f32", "bf16/bf16"]
 SHAPES = {"layers": "36 layers x 9 tensors", "large": "9 large tensors"}
@@ -460,6 +462,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--sections", default=",".join(SECTIONS))
     parser.add_argument("--torch-python", action="append")
+    parser.add_argument("--logits", help="bench_logits: its tables too")
     parser.add_argument("--compiler", default="")
     parser.add_argument("--command", default="tools/bench")
     parser.add_argument("--write")
@@ -472,7 +475,11 @@ def main():
     # PyTorch first: its rounds take turns with the library's.
     parts = {name: SECTIONS[name](bench) for name in sorted(wanted, key=lambda x: x != "pytorch")}
     lines = preface(bench) + (goals(bench) if {"passes", "paths"} <= set(wanted) else [])
-    lines += [line for name in SECTIONS if name in parts for line in parts[name]] + closing()
+    lines += [line for name in SECTIONS if name in parts for line in parts[name]]
+    if options.logits:
+        lines += logits.tables(options.logits, options.repetitions, options.rounds,
+                               torch_pythons(options))
+    lines += closing()
     text = "\n".join(lines)
     print(text)
     if options.write:
