@@ -62,6 +62,13 @@ def platform_tag(contents):
     return "manylinux_{}_{}_{}".format(*max(needed), machine) if needed else f"linux_{machine}"
 
 
+def needed(content):
+    """Shared libraries that a library asks for, beyond the C library."""
+    own = rb"lib(?:c|m|dl|rt|pthread|gcc_s|stdc\+\+)\.so|ld-linux"
+    names = set(re.findall(rb"\0(lib[\w+.-]+\.so(?:\.\d+)*)(?=\0)", content))
+    return sorted(name.decode() for name in names if not re.match(own + rb"|libgradreg", name))
+
+
 def package_files():
     for path in sorted((HERE / "gradreg").rglob("*")):
         if path.suffix in (".py", ".typed") or path.name == "py.typed":
@@ -88,6 +95,9 @@ def main():
     folder, output = Path(sys.argv[1]), Path(sys.argv[2])
     version = project_version()
     found = libraries(folder)
+    for name, content in found:
+        if needed(content):
+            print(f"{name} needs {', '.join(needed(content))} where the wheel is used", file=sys.stderr)
     tag = f"py3-none-{platform_tag([content for _, content in found])}"
     info = f"gradreg-{version}.dist-info"
     text = (HERE / "README.md").read_text(encoding="utf-8")

@@ -387,6 +387,41 @@ class LogProbs(Case):
         np.testing.assert_array_equal(wide[:, :9], want)
         np.testing.assert_array_equal(wide[:, 9:], 7)
 
+    def test_hidden_states_and_a_head_instead_of_logits(self):
+        random = np.random.default_rng(8)
+        hidden = random.standard_normal((4, 5)).astype(np.float32)
+        weight = random.standard_normal((9, 5)).astype(np.float32)
+        try:
+            out = gradreg.linear_logprobs(hidden, weight, self.targets)
+        except gradreg.UnsupportedError as error:
+            self.assertIn("BLAS", str(error))
+            self.skipTest("this library was built without a BLAS")
+        logp, entropy, _, p = self.want(hidden @ weight.T)
+        np.testing.assert_allclose(out.logp, logp, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(out.entropy, entropy, rtol=1e-4, atol=1e-5)
+        dlogp = np.array([1, 2, 3, -1], np.float32)
+        dhidden, dweight = gradreg.linear_logprobs_backward(hidden, weight, self.targets, out, dlogp)
+        one = (np.arange(9) == self.targets[:, None]).astype(float)
+        dlogits = (one - p) * (dlogp * (self.targets >= 0))[:, None]
+        np.testing.assert_allclose(dhidden, dlogits @ weight, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(dweight, dlogits.T @ hidden, rtol=1e-4, atol=1e-5)
+        self.refused((gradreg.Error, ValueError), ["weight", "(9, 4)"], gradreg.linear_logprobs, hidden,
+                     np.ones((9, 4), np.float32), self.targets)
+
+    def test_a_loss_straight_from_logits(self):
+        logits = np.random.default_rng(9).standard_normal((2, 3, 9)).astype(np.float32)
+        targets = np.array([[1, 2, 3], [4, 5, 0]], np.int32)
+        advantages = np.array([1, -1], np.float32)
+        one = gradreg.policy_logits("dapo", logits, targets, advantages)
+        out = gradreg.logprobs(logits, targets)
+        loss = gradreg.policy_loss("dapo", out.logp, advantages)
+        want = gradreg.logprobs_backward(logits, targets, out, loss.dlogp)
+        np.testing.assert_allclose(one.dlogits, want, rtol=1e-5, atol=1e-7)
+        np.testing.assert_array_equal(one.logp, out.logp)
+        self.assertAlmostEqual(one.loss, loss.loss, places=6)
+        self.refused((gradreg.UnsupportedError, NotImplementedError), "gradreg_policy_logits",
+                     gradreg.policy_logits, "gspo", logits, targets, advantages)
+
     def test_bad_rows_and_targets(self):
         kinds = (gradreg.Error, ValueError)
         self.refused(kinds, "9", gradreg.logprobs, self.logits, np.full(4, 9, np.int32))

@@ -554,10 +554,6 @@ class LogProbs(TorchCase):
         self.targets[1, 2] = -100
         self.kept = (self.targets >= 0).float()
 
-    def needs(self, name):
-        if name not in gradreg._bindings.FUNCTIONS:
-            self.skipTest(f"this library has no {name}")
-
     def want(self, logits, temperature):
         logp = torch.log_softmax(logits.double() / temperature, -1)
         chosen = logp.gather(-1, self.targets.clamp(min=0)[..., None])[..., 0]
@@ -580,10 +576,25 @@ class LogProbs(TorchCase):
             torch.testing.assert_close(a.grad, b_.grad, rtol=1e-5, atol=1e-6)
 
     def test_a_linear_head_flows_back_into_hidden_and_weight(self):
-        self.needs("gradreg_linear_logprobs_forward")
+        self.linear_head()
+
+    def test_without_a_blas_pytorch_multiplies(self):
+        def refuse(*_arguments, **_more):
+            raise gradreg.UnsupportedError("no BLAS")
+        kept, calls = gt._logprobs.linear_logprobs, gt._product
+        rows_at_once = []
+        gt._logprobs.linear_logprobs = refuse
+        gt._product = lambda rows_, weight: rows_at_once.append(len(rows_)) or calls(rows_, weight)
+        try:
+            self.linear_head(chunk_rows=4)
+        finally:
+            gt._logprobs.linear_logprobs, gt._product = kept, calls
+        self.assertEqual(rows_at_once, [4, 2, 4, 2])
+
+    def linear_head(self, **more):
         hidden, weight = torch.randn(2, 3, 6), torch.randn(11, 6)
         leaves = [[t.clone().requires_grad_() for t in (hidden, weight)] for _ in range(2)]
-        got = gt.linear_logprobs(*leaves[0], self.targets, temperature=1.3)
+        got = gt.linear_logprobs(*leaves[0], self.targets, temperature=1.3, **more)
         want = self.want(leaves[1][0] @ leaves[1][1].T, 1.3)
         (got[0].sum() + got[1].sum()).backward()
         (want[0].sum() + want[1].sum()).backward()
@@ -591,7 +602,6 @@ class LogProbs(TorchCase):
             torch.testing.assert_close(x.double(), y.double(), rtol=1e-4, atol=1e-5)
 
     def test_the_fused_loss_is_the_three_calls(self):
-        self.needs("gradreg_policy_logits")
         advantages, mask = torch.tensor([1.0, -1.0]), self.targets >= 0
         old = self.want(self.logits, 1.0)[0].float() - 0.1
         a, b_ = self.logits.clone().requires_grad_(), self.logits.clone().requires_grad_()

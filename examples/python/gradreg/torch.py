@@ -507,13 +507,62 @@ class _LinearLogProbs(torch.autograd.Function):
         return (dhidden, None if dweight is None else dweight.to(weight.dtype), None, None, None, None)
 
 
+class _LinearInChunks(torch.autograd.Function):
+    """The same with PyTorch's matrix products, for a library without one; products are float32."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, targets, temperature, chunk_rows, context):
+        ctx.set_materialize_grads(False)
+        rows = hidden.detach().reshape(-1, hidden.shape[-1])
+        ctx.chunk = chunk_rows or max(2 ** 26 // max(weight.shape[0], 1), 1)
+        ctx.options = {"temperature": temperature, "context": context}
+        parts = [_logprobs.logprobs(_product(rows[i:i + ctx.chunk], weight.detach()),
+                                    targets.flatten()[i:i + ctx.chunk], **ctx.options)
+                 for i in range(0, rows.shape[0], ctx.chunk)]
+        logp, entropy, log_sum_exp = (torch.cat(column).view(targets.shape) for column in zip(*parts)) \
+            if parts else (torch.empty(targets.shape, device=hidden.device) for _ in range(3))
+        ctx.save_for_backward(hidden, weight, targets, log_sum_exp, entropy)
+        return logp, entropy
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, dlogp, dentropy):
+        hidden, weight, targets, log_sum_exp, entropy = ctx.saved_tensors
+        dlogp = _given(torch.zeros_like(log_sum_exp) if dlogp is None else dlogp).flatten()
+        dentropy = None if dentropy is None else _given(dentropy).flatten()
+        rows = hidden.reshape(-1, hidden.shape[-1])
+        dhidden = torch.empty_like(rows)
+        dweight = torch.zeros(weight.shape, device=weight.device)
+        for i in range(0, rows.shape[0], ctx.chunk):
+            part = slice(i, i + ctx.chunk)
+            logits = _product(rows[part], weight)
+            saved = _logprobs.LogProbs(None, entropy.flatten()[part], log_sum_exp.flatten()[part])
+            _logprobs.logprobs_backward(logits, targets.flatten()[part], saved, dlogp[part],
+                                        None if dentropy is None else dentropy[part], out=logits,
+                                        **ctx.options)
+            dhidden[part] = (logits @ weight.float()).to(dhidden.dtype)
+            dweight.addmm_(logits.T, rows[part].float())
+        return (dhidden.view(hidden.shape) if ctx.needs_input_grad[0] else None,
+                dweight.to(weight.dtype) if ctx.needs_input_grad[1] else None, None, None, None, None)
+
+
+def _product(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return (rows.float() @ weight.float().T).contiguous()
+
+
 def linear_logprobs(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, *,
                     temperature: float = 1.0, ignore_index: int = -100, chunk_rows: int = 0,
                     context: Optional[Context] = None) -> tuple[torch.Tensor, torch.Tensor]:
     """logprobs(hidden @ weight.T, targets) without the matrix of logits, differentiable in hidden and
-    weight (the output head, vocabulary x width)."""
-    return _LinearLogProbs.apply(hidden.contiguous(), weight.contiguous(),
-                                 _targets(targets, ignore_index), temperature, chunk_rows, context)
+    weight (the output head, vocabulary x width). A library that was built without a BLAS leaves the
+    matrix products to PyTorch."""
+    arguments = (hidden.contiguous(), weight.contiguous(), _targets(targets, ignore_index), temperature,
+                 chunk_rows, context)
+    try:
+        return _LinearLogProbs.apply(*arguments)
+    except UnsupportedError:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return _LinearInChunks.apply(*arguments)
 
 
 class _PolicyLogits(torch.autograd.Function):
