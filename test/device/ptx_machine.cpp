@@ -9,6 +9,7 @@ namespace
 {
 
 enum { WARP = 32 };
+enum : uint64_t { LONGEST = 5000000 }; /* instructions of a thread between barriers */
 
 std::vector<unsigned> order_of(unsigned n, uint64_t schedule)
 {
@@ -26,6 +27,12 @@ std::vector<unsigned> order_of(unsigned n, uint64_t schedule)
 } // namespace
 
 /* ---- registers and memory ------------------------------------------------------------ */
+
+void Machine::forbid_all()
+{
+    global_.clear();
+    latest_begin_ = latest_bytes_ = 0;
+}
 
 void Machine::allow(void *begin, size_t bytes)
 {
@@ -64,7 +71,7 @@ uint64_t Machine::value(const Thread &thread, const Operand &operand,
         if (operand.number < 0)
             return operand.value;
         const size_t number = static_cast<size_t>(operand.number);
-        if (!thread.defined[number])
+        if (thread.defined[number] != thread.generation)
             throw Error(at.line, at.text + " reads a register that was never written");
         return thread.registers[number] + operand.value;
     }
@@ -79,7 +86,7 @@ void Machine::set(Thread &thread, const Operand &operand, uint64_t value) const
         return;
     const size_t number = static_cast<size_t>(operand.number);
     thread.registers[number] = value;
-    thread.defined[number] = true;
+    thread.defined[number] = thread.generation;
 }
 
 Machine::Place Machine::place(Thread &thread, uint64_t address, size_t bytes,
@@ -107,14 +114,18 @@ Machine::Place Machine::place(Thread &thread, uint64_t address, size_t bytes,
     if (address >= SHARED_WINDOW)
         return inside(SHARED_WINDOW, shared_, &shared_written_);
 
-    const auto after = global_.upper_bound(address);
-    if (after != global_.begin()) {
-        const auto range = std::prev(after);
-        const uint64_t offset = address - range->first;
-        if (offset <= range->second && range->second - offset >= bytes) {
-            widths[bytes]++;
-            return { reinterpret_cast<uint8_t *>(address), nullptr, 0 };
-        }
+    if (address - latest_begin_ > latest_bytes_ ||
+        latest_bytes_ - (address - latest_begin_) < bytes) {
+        const auto after = global_.upper_bound(address);
+        if (after == global_.begin())
+            throw Error(at.line, at.text + " is out of bounds");
+        latest_begin_ = std::prev(after)->first;
+        latest_bytes_ = std::prev(after)->second;
+    }
+    const uint64_t offset = address - latest_begin_;
+    if (offset <= latest_bytes_ && latest_bytes_ - offset >= bytes) {
+        widths[bytes]++;
+        return { reinterpret_cast<uint8_t *>(address), nullptr, 0 };
     }
     throw Error(at.line, at.text + " is out of bounds");
 }
@@ -122,13 +133,12 @@ Machine::Place Machine::place(Thread &thread, uint64_t address, size_t bytes,
 void Machine::load(Thread &thread, const Instruction &at)
 {
     const Operand &to = at.operands[0];
-    const std::vector<Operand> targets =
-        to.kind == Operand::Kind::VECTOR ? to.parts : std::vector<Operand>{ to };
+    const bool several = to.kind == Operand::Kind::VECTOR;
     const size_t bytes = static_cast<size_t>(at.type.bytes);
-    const Place from =
-        place(thread, value(thread, at.operands[1], at), bytes * targets.size(), at);
+    const size_t count = several ? to.parts.size() : 1;
+    const Place from = place(thread, value(thread, at.operands[1], at), bytes * count, at);
 
-    for (size_t i = 0; i < targets.size(); i++) {
+    for (size_t i = 0; i < count; i++) {
         uint64_t word = 0;
         for (size_t k = i * bytes; from.written != nullptr && k < (i + 1) * bytes; k++)
             if (!(*from.written)[from.offset + k])
@@ -136,21 +146,20 @@ void Machine::load(Thread &thread, const Instruction &at)
         std::memcpy(&word, from.byte + i * bytes, bytes);
         if (at.type.kind == 's' && (word >> (8 * bytes - 1) & 1) != 0 && bytes < 8)
             word |= ~UINT64_C(0) << (8 * bytes);
-        set(thread, targets[i], word);
+        set(thread, several ? to.parts[i] : to, word);
     }
 }
 
 void Machine::store(Thread &thread, const Instruction &at)
 {
     const Operand &what = at.operands[1];
-    const std::vector<Operand> sources =
-        what.kind == Operand::Kind::VECTOR ? what.parts : std::vector<Operand>{ what };
+    const bool several = what.kind == Operand::Kind::VECTOR;
     const size_t bytes = static_cast<size_t>(at.type.bytes);
-    const Place to =
-        place(thread, value(thread, at.operands[0], at), bytes * sources.size(), at);
+    const size_t count = several ? what.parts.size() : 1;
+    const Place to = place(thread, value(thread, at.operands[0], at), bytes * count, at);
 
-    for (size_t i = 0; i < sources.size(); i++) {
-        const uint64_t word = value(thread, sources[i], at);
+    for (size_t i = 0; i < count; i++) {
+        const uint64_t word = value(thread, several ? what.parts[i] : what, at);
         std::memcpy(to.byte + i * bytes, &word, bytes);
         for (size_t k = i * bytes; to.written != nullptr && k < (i + 1) * bytes; k++)
             (*to.written)[to.offset + k] = true;
@@ -171,17 +180,20 @@ uint8_t *Machine::atomic_word(Thread &thread, const Instruction &at, size_t oper
 
 void Machine::run_thread(Thread &thread)
 {
-    while (thread.state == State::READY) {
+    for (uint64_t count = 0; thread.state == State::READY; count++) {
+        if (count > LONGEST)
+            throw Error(kernel_->instructions[thread.next].line,
+                        kernel_->name + ": a thread runs on and on");
         if (thread.next >= kernel_->instructions.size())
             throw Error(0, "a thread ran past the end of " + kernel_->name);
         const Instruction &at = kernel_->instructions[thread.next];
         executed++;
         thread.next++;
         if (at.guard >= 0) {
-            Operand guard;
-            guard.kind = Operand::Kind::REGISTER;
-            guard.number = at.guard;
-            if ((value(thread, guard, at) != 0) == at.guard_negated)
+            const size_t guard = static_cast<size_t>(at.guard);
+            if (thread.defined[guard] != thread.generation)
+                throw Error(at.line, at.text + " has a guard that was never written");
+            if ((thread.registers[guard] != 0) == at.guard_negated)
                 continue;
         }
         handlers_[thread.next - 1](*this, thread, at);
@@ -297,18 +309,42 @@ unsigned Machine::count(State state) const
     return found;
 }
 
+/* Where the threads stand, line by line. */
+std::string Machine::waiting() const
+{
+    std::map<std::string, unsigned> places;
+    for (const Thread &thread : threads_) {
+        const size_t at = thread.state == State::AT_SHUFFLE ? thread.next : thread.next - 1;
+        const std::string place =
+            thread.state == State::ENDED
+                ? "at the end"
+                : "at line " + std::to_string(kernel_->instructions[at].line);
+        places[place]++;
+    }
+    std::string text;
+    for (const auto &place : places)
+        text += ", " + std::to_string(place.second) + " " + place.first;
+    return text;
+}
+
 void Machine::run_block()
 {
     const size_t shared = kernel_->shared_bytes + dynamic_shared_bytes_;
     shared_.assign(shared, 0xff);
     shared_written_.assign(shared, false);
-    threads_.assign(block_, Thread());
+    threads_.resize(block_);
     for (unsigned i = 0; i < block_; i++) {
-        threads_[i].number = i;
-        threads_[i].registers.assign(kernel_->register_count, 0);
-        threads_[i].defined.assign(kernel_->register_count, false);
-        threads_[i].local.assign(kernel_->local_bytes, 0xff);
-        threads_[i].local_written.assign(kernel_->local_bytes, false);
+        Thread &thread = threads_[i];
+        thread.number = i;
+        thread.next = 0;
+        thread.state = State::READY;
+        if (thread.registers.size() < kernel_->register_count) {
+            thread.registers.resize(kernel_->register_count);
+            thread.defined.resize(kernel_->register_count, thread.generation);
+        }
+        thread.generation++;
+        thread.local.assign(kernel_->local_bytes, 0xff);
+        thread.local_written.assign(kernel_->local_bytes, false);
     }
     while (count(State::ENDED) < block_) {
         bool moved = count(State::READY) > 0;
@@ -319,18 +355,18 @@ void Machine::run_block()
         if (moved)
             continue;
         if (count(State::AT_BARRIER) < block_)
-            throw Error(0, kernel_->name + ": some threads wait at a barrier or a shuffle that "
-                                           "others of the block never reach");
+            throw Error(0, kernel_->name +
+                               ": some threads wait at a barrier or a shuffle that "
+                               "others of the block never reach" +
+                               waiting());
         for (Thread &thread : threads_)
             thread.state = State::READY;
     }
 }
 
-void Machine::prepare(const std::string &kernel, uint64_t schedule)
+void Machine::prepare(const Kernel &kernel, uint64_t schedule)
 {
-    if (module_.count(kernel) == 0)
-        throw Error(0, "no kernel " + kernel);
-    kernel_ = &module_.at(kernel);
+    kernel_ = &kernel;
     handlers_.clear();
     for (const Instruction &instruction : kernel_->instructions)
         handlers_.push_back(handler_of(instruction, rounding_));
@@ -349,7 +385,7 @@ void Machine::run_grid(uint64_t schedule)
     }
 }
 
-void Machine::launch(const std::string &kernel, Extent grid, Extent block,
+void Machine::launch(const Kernel &kernel, Extent grid, Extent block,
                      size_t dynamic_shared_bytes, uint64_t schedule,
                      const std::vector<std::vector<unsigned char>> &arguments)
 {
@@ -358,11 +394,11 @@ void Machine::launch(const std::string &kernel, Extent grid, Extent block,
     dynamic_shared_bytes_ = dynamic_shared_bytes;
     prepare(kernel, schedule);
     if (arguments.size() != kernel_->parameters.size())
-        throw Error(0, kernel + " takes another number of arguments");
+        throw Error(0, kernel.name + " takes another number of arguments");
     for (size_t i = 0; i < arguments.size(); i++) {
         const Parameter &parameter = kernel_->parameters[i];
         if (arguments[i].size() != parameter.bytes)
-            throw Error(0, kernel + " takes an argument of another size");
+            throw Error(0, kernel.name + " takes an argument of another size");
         std::memcpy(parameters_.data() + parameter.offset, arguments[i].data(),
                     parameter.bytes);
     }
@@ -381,7 +417,7 @@ void Machine::launch(const std::string &kernel, unsigned grid, unsigned block,
         bytes.emplace_back(size);
         std::memcpy(bytes.back().data(), &arguments[i], size);
     }
-    launch(kernel, { grid, 1, 1 }, { block, 1, 1 }, 0, schedule, bytes);
+    launch(module_.at(kernel), { grid, 1, 1 }, { block, 1, 1 }, 0, schedule, bytes);
 }
 
 } // namespace ptx

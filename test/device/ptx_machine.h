@@ -24,7 +24,8 @@ struct Thread {
     size_t next = 0;     /* instruction */
     State state = State::READY;
     std::vector<uint64_t> registers;
-    std::vector<bool> defined;
+    std::vector<uint32_t> defined; /* the generation in which each was written */
+    uint32_t generation = 0;       /* a new one for every block: nothing is cleared */
     std::vector<uint8_t> local;
     std::vector<bool> local_written;
 };
@@ -48,13 +49,13 @@ class Machine
 
     /* The kernels may read and write these bytes. */
     void allow(void *begin, size_t bytes);
+    void forbid_all();
     /* Arguments as raw words; schedule as in emulator.h. */
     void launch(const std::string &kernel, unsigned grid, unsigned block, uint64_t schedule,
                 const std::vector<uint64_t> &arguments);
     /* Arguments as their bytes. */
-    void launch(const std::string &kernel, Extent grid, Extent block,
-                size_t dynamic_shared_bytes, uint64_t schedule,
-                const std::vector<std::vector<unsigned char>> &arguments);
+    void launch(const Kernel &kernel, Extent grid, Extent block, size_t dynamic_shared_bytes,
+                uint64_t schedule, const std::vector<std::vector<unsigned char>> &arguments);
 
     /* Instructions that ran, and among them fused multiply-adds. */
     uint64_t executed = 0, fused = 0;
@@ -76,7 +77,7 @@ class Machine
         size_t offset;
     };
     Place place(Thread &thread, uint64_t address, size_t bytes, const Instruction &at);
-    void prepare(const std::string &kernel, uint64_t schedule);
+    void prepare(const Kernel &kernel, uint64_t schedule);
     void run_grid(uint64_t schedule);
     void run_block();
     unsigned special(const Thread &thread, Special which) const;
@@ -86,10 +87,12 @@ class Machine
     void shuffle(unsigned first, uint32_t mask, const Instruction &at);
     void vote(unsigned first, uint32_t mask, const Instruction &at);
     unsigned count(State state) const;
+    std::string waiting() const;
 
     const Module &module_;
     const Rounding rounding_;
     std::map<uint64_t, size_t> global_;
+    uint64_t latest_begin_ = 0, latest_bytes_ = 0; /* the range that was found last */
     const Kernel *kernel_ = nullptr;
     std::vector<Handler> handlers_; /* of the kernel's instructions */
     Extent grid_, block_extent_, block_at_;

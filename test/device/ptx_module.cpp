@@ -86,17 +86,20 @@ std::vector<Statement> statements_of(const std::string &text)
     };
     for (char c : without_comments(text)) {
         line += c == '\n';
-        if (trim(now).empty())
+        if (now.empty()) { /* a statement does not begin with a blank */
             begin = line;
+            if (std::isspace(static_cast<unsigned char>(c)) != 0)
+                continue;
+        }
         const bool inside_operands = now.find('{') != std::string::npos;
         const bool header = now.find(".entry") != std::string::npos;
         if (c == ';')
             end("");
-        else if (c == '{' && (header || trim(now).empty()))
+        else if (c == '{' && (header || now.empty()))
             end("{");
         else if (c == '}' && !inside_operands)
             end("}");
-        else if (c == ':' && trim(now)[0] == '$')
+        else if (c == ':' && now[0] == '$')
             end(trim(now) + ":"), statements.erase(statements.end() - 2);
         else
             now += c;
@@ -216,17 +219,18 @@ void KernelParser::declare_registers(const Statement &statement)
                            static_cast<int>(registers_.size()));
 }
 
-/* .shared .align 8 .b8 name[48]; */
+/* .shared .align 8 .b8 name[48]; or .shared .align 4 .u32 name; */
 void KernelParser::declare_array(const Statement &statement, uint64_t window, size_t *bytes)
 {
     const std::vector<std::string> parts = words(statement.text);
-    const size_t bracket = parts.back().find('[');
-    if (parts.size() != 5 || parts[1] != ".align" || parts[3] != ".b8" ||
-        bracket == std::string::npos)
+    if (parts.size() != 5 || parts[1] != ".align" || type_of(parts[3].substr(1)).bytes == 0)
         throw Error(statement.line, "declaration '" + statement.text + "'");
+    const size_t bracket = parts.back().find('[');
+    const size_t count =
+        bracket == std::string::npos ? 1 : std::stoul(parts.back().substr(bracket + 1));
     *bytes = align(*bytes, std::stoul(parts[2]));
     symbols_[parts.back().substr(0, bracket)] = window + *bytes;
-    *bytes += std::stoul(parts.back().substr(bracket + 1));
+    *bytes += count * static_cast<size_t>(type_of(parts[3].substr(1)).bytes);
 }
 
 bool KernelParser::constant(const std::string &text, Operand *result) const
@@ -430,6 +434,35 @@ void declare_outside(const Statement &statement, Outside *outside)
 }
 
 } // namespace
+
+Source::Source(const std::string &text) : text_(text)
+{
+    const std::string entry = ".entry ";
+    for (size_t at = text_.find(entry); at != std::string::npos; at = text_.find(entry, at)) {
+        const size_t line = text_.rfind('\n', at) + 1;
+        if (begins_.empty())
+            outside_ = text_.substr(0, line);
+        at += entry.size();
+        begins_[trim(text_.substr(at, text_.find('(', at) - at))] = line;
+    }
+}
+
+bool Source::has(const std::string &kernel) const
+{
+    return begins_.count(kernel) != 0;
+}
+
+/* Behind what stands before the first kernel: declarations, and a line per line. */
+Module Source::kernel(const std::string &name) const
+{
+    const size_t begin = begins_.at(name);
+    const size_t next = text_.find(".entry ", text_.find(".entry ", begin) + 1);
+    const size_t end = next == std::string::npos ? text_.size() : text_.rfind('\n', next) + 1;
+    const auto lines = std::count(text_.begin() + static_cast<std::ptrdiff_t>(outside_.size()),
+                                  text_.begin() + static_cast<std::ptrdiff_t>(begin), '\n');
+    return parse(outside_ + std::string(static_cast<size_t>(lines), '\n') +
+                 text_.substr(begin, end - begin));
+}
 
 Module parse(const std::string &text)
 {

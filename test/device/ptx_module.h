@@ -98,6 +98,19 @@ using Module = std::map<std::string, Kernel>;
 
 Module parse(const std::string &text);
 
+/* A long text, of which only the kernels that are asked for are taken apart. */
+class Source
+{
+  public:
+    explicit Source(const std::string &text);
+    bool has(const std::string &kernel) const;
+    Module kernel(const std::string &name) const;
+
+  private:
+    std::string text_, outside_;
+    std::map<std::string, size_t> begins_;
+};
+
 } // namespace ptx
 
 #endif

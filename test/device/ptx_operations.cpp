@@ -147,6 +147,15 @@ void absolute(Machine &machine, Thread &thread, const Instruction &at)
     });
 }
 
+/* 1 / x */
+void reciprocal(Machine &machine, Thread &thread, const Instruction &at)
+{
+    if (at.type.bytes == 4)
+        write(machine, thread, at, 1.0f / read<float>(machine, thread, at, 1));
+    else
+        write(machine, thread, at, 1.0 / read<double>(machine, thread, at, 1));
+}
+
 void square_root(Machine &machine, Thread &thread, const Instruction &at)
 {
     if (at.type.bytes == 4)
@@ -423,9 +432,19 @@ void end(Machine &, Thread &thread, const Instruction &)
     thread.state = State::ENDED;
 }
 
-void wait_at_barrier(Machine &, Thread &thread, const Instruction &)
+/* bar.sync, of the block, and bar.warp.sync, which waits as a shuffle does. */
+void wait_at_barrier(Machine &, Thread &thread, const Instruction &at)
 {
-    thread.state = State::AT_BARRIER;
+    thread.state = at.has("warp") ? State::AT_SHUFFLE : State::AT_BARRIER;
+    if (at.has("warp"))
+        thread.next--;
+    else if (!at.has("sync"))
+        throw Error(at.line, at.text + " is not supported");
+}
+
+void trap(Machine &, Thread &, const Instruction &at)
+{
+    throw Error(at.line, "a place that is never to be reached was reached");
 }
 
 /* brx.idx %r, $list */
@@ -510,6 +529,7 @@ const std::map<std::string, Entry> &entries()
         { "mul", { multiply, 3, true } },
         { "div", { divide, 3, true } },
         { "fma", { fused_multiply_add, 4, true } },
+        { "rcp", { reciprocal, 2, true } },
         { "sqrt", { square_root, 2, true } },
         { "mad", { multiply_add, 4, false } },
         { "neg", { negate, 2, false } },
@@ -533,6 +553,8 @@ const std::map<std::string, Entry> &entries()
         { "st", { store, 2, false } },
         { "bra", { branch, 1, false } },
         { "ret", { end, 0, false } },
+        { "exit", { end, 0, false } },
+        { "trap", { trap, 0, false } },
         { "brx", { branch_indexed, 2, false } },
         { "bar", { wait_at_barrier, 1, false } },
         { "barrier", { wait_at_barrier, 1, false } },

@@ -27,48 +27,48 @@ EXPORT void __tsan_func_exit()
 
 EXPORT void __tsan_vptr_update(void **address, void *)
 {
-    access(address, sizeof(*address), true);
+    access(address, sizeof(*address), true, __builtin_return_address(0));
 }
 
 EXPORT void __tsan_vptr_read(void **address)
 {
-    access(address, sizeof(*address), false);
+    access(address, sizeof(*address), false, __builtin_return_address(0));
 }
 
 EXPORT void __tsan_read_range(void *address, unsigned long bytes)
 {
-    access(address, bytes, false);
+    access(address, bytes, false, __builtin_return_address(0));
 }
 
 EXPORT void __tsan_write_range(void *address, unsigned long bytes)
 {
-    access(address, bytes, true);
+    access(address, bytes, true, __builtin_return_address(0));
 }
 
-#define DEFINE_ACCESSES(bytes)                               \
-    EXPORT void __tsan_read##bytes(void *address)            \
-    {                                                        \
-        access(address, bytes, false);                       \
-    }                                                        \
-    EXPORT void __tsan_write##bytes(void *address)           \
-    {                                                        \
-        access(address, bytes, true);                        \
-    }                                                        \
-    EXPORT void __tsan_unaligned_read##bytes(void *address)  \
-    {                                                        \
-        access(address, bytes, false);                       \
-    }                                                        \
-    EXPORT void __tsan_unaligned_write##bytes(void *address) \
-    {                                                        \
-        access(address, bytes, true);                        \
-    }                                                        \
-    EXPORT void __tsan_volatile_read##bytes(void *address)   \
-    {                                                        \
-        access(address, bytes, false);                       \
-    }                                                        \
-    EXPORT void __tsan_volatile_write##bytes(void *address)  \
-    {                                                        \
-        access(address, bytes, true);                        \
+#define DEFINE_ACCESSES(bytes)                                      \
+    EXPORT void __tsan_read##bytes(void *address)                   \
+    {                                                               \
+        access(address, bytes, false, __builtin_return_address(0)); \
+    }                                                               \
+    EXPORT void __tsan_write##bytes(void *address)                  \
+    {                                                               \
+        access(address, bytes, true, __builtin_return_address(0));  \
+    }                                                               \
+    EXPORT void __tsan_unaligned_read##bytes(void *address)         \
+    {                                                               \
+        access(address, bytes, false, __builtin_return_address(0)); \
+    }                                                               \
+    EXPORT void __tsan_unaligned_write##bytes(void *address)        \
+    {                                                               \
+        access(address, bytes, true, __builtin_return_address(0));  \
+    }                                                               \
+    EXPORT void __tsan_volatile_read##bytes(void *address)          \
+    {                                                               \
+        access(address, bytes, false, __builtin_return_address(0)); \
+    }                                                               \
+    EXPORT void __tsan_volatile_write##bytes(void *address)         \
+    {                                                               \
+        access(address, bytes, true, __builtin_return_address(0));  \
     }
 DEFINE_ACCESSES(1)
 DEFINE_ACCESSES(2)

@@ -16,6 +16,8 @@
 
 #include "../../device/emulator.h"
 
+#define CUDART_VERSION 13000
+
 /* ---- types ---------------------------------------------------------------------------- */
 
 enum cudaError_t {

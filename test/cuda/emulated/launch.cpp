@@ -17,7 +17,11 @@ namespace emulated
 namespace
 {
 
-enum : size_t { SHARED_BYTES = 48 * 1024, SHARED_OPTIN_BYTES = 227 * 1024 };
+enum : size_t {
+    SHARED_BYTES = 48 * 1024,
+    SHARED_OPTIN_BYTES = 227 * 1024,
+    ARGUMENT_BYTES = 32764 /* since CUDA 12.1 */
+};
 
 std::map<const void *, size_t> &dynamic_shared_limits()
 {
@@ -38,7 +42,7 @@ cudaError_t check(const Launch &launch)
     size_t bytes = 0;
     for (const std::vector<unsigned char> &argument : launch.arguments)
         bytes += argument.size();
-    return bytes > 4096 ? cudaErrorInvalidValue : cudaSuccess;
+    return bytes > ARGUMENT_BYTES ? cudaErrorInvalidValue : cudaSuccess;
 }
 
 /* ---- the same from PTX ------------------------------------------------------------------ */
@@ -63,20 +67,31 @@ void put_back(const Memory &copies)
                     entry.second.size());
 }
 
-ptx::Module read_modules(const std::string &files)
+std::vector<ptx::Source> read_sources(const std::string &files)
 {
-    ptx::Module all;
+    std::vector<ptx::Source> all;
     for (size_t begin = 0; begin < files.size();) {
         const size_t end = std::min(files.find(':', begin), files.size());
         std::ifstream stream(files.substr(begin, end - begin));
         if (!stream)
             fault("cannot read " + files.substr(begin, end - begin));
-        const std::string text(std::istreambuf_iterator<char>(stream), {});
-        for (const auto &kernel : ptx::parse(text))
-            all[kernel.first] = kernel.second;
+        all.emplace_back(std::string(std::istreambuf_iterator<char>(stream), {}));
         begin = end + 1;
     }
     return all;
+}
+
+const ptx::Kernel &kernel_named(const std::string &name)
+{
+    static const std::vector<ptx::Source> sources = read_sources(settings().ptx_files);
+    static std::map<std::string, ptx::Kernel> kernels;
+    const auto known = kernels.find(name);
+    if (known != kernels.end())
+        return known->second;
+    for (const ptx::Source &source : sources)
+        if (source.has(name))
+            return kernels[name] = source.kernel(name).at(name);
+    throw ptx::Error(0, "no kernel " + name);
 }
 
 std::string symbol_of(const Launch &launch)
@@ -90,14 +105,17 @@ std::string symbol_of(const Launch &launch)
 
 void run_ptx(const Launch &launch, const std::string &symbol)
 {
-    static const ptx::Module module = read_modules(settings().ptx_files);
-    ptx::Machine machine(module);
+    static const ptx::Module none;
+    static ptx::Machine machine(none); /* its threads are costly to make */
+    const uint64_t before = machine.executed;
+    machine.forbid_all();
     for (const auto &entry : allocations())
         machine.allow(entry.second.begin, entry.second.bytes);
     const dim3 &grid = launch.grid, &block = launch.block;
-    machine.launch(symbol, { grid.x, grid.y, grid.z }, { block.x, block.y, block.z },
-                   launch.dynamic_shared_bytes, settings().schedule, launch.arguments);
-    counts.ptx_instructions += machine.executed;
+    machine.launch(kernel_named(symbol), { grid.x, grid.y, grid.z },
+                   { block.x, block.y, block.z }, launch.dynamic_shared_bytes,
+                   settings().schedule, launch.arguments);
+    counts.ptx_instructions += machine.executed - before;
 }
 
 void compare_with_ptx(const Launch &launch, const Memory &before)

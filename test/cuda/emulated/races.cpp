@@ -1,6 +1,8 @@
 #include "races.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <cstring>
 #include <dlfcn.h>
 #include <map>
 #include <string>
@@ -59,6 +61,7 @@ Known block_known;
 std::map<uintptr_t, Known> released_at; /* atomics */
 uintptr_t parameters_begin, parameters_end;
 uint64_t seen_accesses;
+const void *code_now; /* of the access */
 
 void merge(Known *into, const Known &from)
 {
@@ -139,10 +142,25 @@ std::string place_of(const Region &region, uintptr_t address)
            std::to_string(region.end - region.begin) + " bytes";
 }
 
+/* For addr2line -e FILE OFFSET. */
+void complain(const std::string &sentence)
+{
+    Dl_info info;
+    char where[64] = "";
+    if (dladdr(code_now, &info) != 0)
+        std::snprintf(where, sizeof(where), " (%s+0x%lx)",
+                      std::strrchr(info.dli_fname, '/') == nullptr
+                          ? info.dli_fname
+                          : std::strrchr(info.dli_fname, '/') + 1,
+                      static_cast<unsigned long>(static_cast<const char *>(code_now) -
+                                                 static_cast<const char *>(info.dli_fbase)));
+    emulator::report(sentence + where);
+}
+
 void found_race(const Region &region, uintptr_t address, const char *what, uint32_t other)
 {
-    emulator::report("race: it " + std::string(what) + " " + place_of(region, address) +
-                     " that " + name_of(other) + " touched, with nothing in between");
+    complain("race: it " + std::string(what) + " " + place_of(region, address) + " that " +
+             name_of(other) + " touched, with nothing in between");
 }
 
 void note_read(Byte *byte, uint32_t id, unsigned number)
@@ -160,8 +178,7 @@ void access_byte(Region *region, uintptr_t address, bool write, uint32_t id, uns
     Byte &byte = region->bytes[address - region->begin];
     const bool both_atomic = (byte.writer & id & ATOMIC) != 0;
     if (byte.writer == NOBODY && !write)
-        return emulator::report("reads " + place_of(*region, address) +
-                                " that was never written");
+        return complain("reads " + place_of(*region, address) + " that was never written");
     if (!both_atomic && !is_ordered(byte.writer, number))
         return found_race(*region, address, write ? "writes" : "reads", byte.writer);
     if (!write)
@@ -192,8 +209,8 @@ void touch(uintptr_t address, size_t bytes, bool write, uint32_t id, unsigned nu
     Region *region = region_of(address);
     if (region == nullptr || address + bytes > region->end) {
         if (region != nullptr || !may_be_touched(address, bytes))
-            emulator::report(write ? "writes outside of the device's memory"
-                                   : "reads outside of the device's memory");
+            complain(write ? "writes outside of the device's memory"
+                           : "reads outside of the device's memory");
         return;
     }
     for (size_t i = 0; i < bytes; i++)
@@ -341,12 +358,13 @@ void parameters(const void *begin, size_t bytes)
     parameters_end = parameters_begin + bytes;
 }
 
-void access(const void *address, size_t bytes, bool write)
+void access(const void *address, size_t bytes, bool write, const void *code)
 {
     const int number = emulator::current_thread();
     if (number < 0 || emulator::watcher == nullptr || emulator::is_own(address))
         return;
     seen_accesses++;
+    code_now = code;
     touch(reinterpret_cast<uintptr_t>(address), bytes, write,
           context_of(static_cast<unsigned>(number)), static_cast<unsigned>(number));
 }

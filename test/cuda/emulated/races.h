@@ -35,8 +35,8 @@ void copied(const void *to, const void *from, size_t bytes);
 /* What the coming launch's arguments lie in. */
 void parameters(const void *begin, size_t bytes);
 
-/* By the CUDA thread that runs now; others' are none of ours. */
-void access(const void *address, size_t bytes, bool write);
+/* By the CUDA thread that runs now, at this place of the code; others' are none of ours. */
+void access(const void *address, size_t bytes, bool write, const void *code);
 uint64_t accesses();
 
 } // namespace races

@@ -1,0 +1,257 @@
+/* check_faults_cuda.cpp - every call of the CUDA runtime fails once, and with all after it.
+ *
+ * In: sessions from the opening of a context to its end. Out: exit status 0 and the number of calls
+ * that were made to fail, if each gave a status and a sentence, nothing was left behind, and the
+ * same session works afterwards. Fewer calls than there were once (LEAST) mean that calls have
+ * gone unchecked, or that the sessions do less than they did. */
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "cuda_runtime.h"
+#include "emulated_cuda.h"
+#include "gradreg.h"
+
+namespace
+{
+
+/* Calls that fail on purpose, at least. */
+enum { LEAST = 150 };
+
+int failures;
+uint64_t failed_calls;
+
+void expect(bool holds, const std::string &what)
+{
+    if (!holds && failures++ < 20)
+        std::fprintf(stderr, "not so: %s\n", what.c_str());
+}
+
+/* A failure is a status with a sentence; what was asked for afterwards may fail as well. */
+class Session
+{
+  public:
+    explicit Session(const char *name) : name_(name)
+    {
+    }
+
+    bool call(const char *what, gradreg_status status)
+    {
+        if (emulated_cuda_failed() > failed_before_) {
+            if (failed_in.empty())
+                failed_in = what;
+            failed_before_ = emulated_cuda_failed();
+        }
+        if (status == GRADREG_OK)
+            return true;
+        failed = true;
+        expect(status == GRADREG_ERROR_DEVICE || status == GRADREG_ERROR_OUT_OF_MEMORY ||
+                   status == GRADREG_ERROR_UNSUPPORTED || status == GRADREG_ERROR_STATE ||
+                   status == GRADREG_ERROR_BLAS,
+               std::string(name_) + ": " + what + " gives " + gradreg_status_name(status) +
+                   ": " + gradreg_last_error());
+        expect(gradreg_last_error()[0] != '\0', std::string(what) + " has no sentence");
+        return false;
+    }
+
+    bool failed = false;
+    std::string failed_in; /* the call during which a runtime call first failed on purpose */
+
+  private:
+    const char *name_;
+    uint64_t failed_before_ = 0;
+};
+
+#define TRY(function, ...) session->call(#function, function(__VA_ARGS__))
+
+enum { COUNT = 9000, LAYERS = 2 };
+
+/* Buffers are the test's own: they are made before anything fails. */
+struct Buffers {
+    float *params = nullptr, *grads = nullptr, *logp = nullptr, *advantages = nullptr;
+    gradreg_policy_metrics *metrics = nullptr;
+
+    Buffers()
+    {
+        const std::vector<float> some(COUNT, 0.25f);
+        const gradreg_policy_metrics empty = GRADREG_POLICY_METRICS_INIT;
+        for (float **each : { &params, &grads, &logp, &advantages }) {
+            cudaMalloc(each, COUNT * sizeof(float));
+            cudaMemcpy(*each, some.data(), COUNT * sizeof(float), cudaMemcpyHostToDevice);
+        }
+        cudaMalloc(&metrics, sizeof(empty));
+        cudaMemcpy(metrics, &empty, sizeof(empty), cudaMemcpyHostToDevice);
+    }
+    ~Buffers()
+    {
+        for (float *each : { params, grads, logp, advantages })
+            cudaFree(each);
+        cudaFree(metrics);
+    }
+};
+
+void use_regularizer(Session *session, gradreg_context *context, Buffers *memory)
+{
+    const gradreg_regularizer_params defaults = GRADREG_REGULARIZER_PARAMS_INIT;
+    const gradreg_segment empty = GRADREG_SEGMENT_INIT;
+    gradreg_segment segments[LAYERS] = { empty, empty };
+    gradreg_regularizer_params params = defaults;
+    gradreg_regularizer *reg = nullptr;
+    gradreg_buffers buffers = GRADREG_BUFFERS_INIT;
+    params.layer_count = LAYERS;
+    params.interval = 2;
+    params.noise.rule = GRADREG_NOISE_RELATIVE;
+    params.noise.first_layer = params.noise.last_layer = 0;
+    for (int i = 0; i < LAYERS; i++) {
+        segments[i].offset = static_cast<uint64_t>(i) * COUNT / 2;
+        segments[i].count = COUNT / 2;
+        segments[i].layer = i;
+        segments[i].role = GRADREG_ROLE_ATTENTION;
+    }
+    buffers.params = memory->params;
+    buffers.grads = memory->grads;
+    buffers.count = COUNT;
+    if (!TRY(gradreg_regularizer_create, &reg, context, segments, LAYERS, &params)) {
+        expect(reg == nullptr, "a failed create leaves no handle");
+        return;
+    }
+    gradreg_terms total = GRADREG_TERMS_INIT;
+    size_t bytes = 0;
+    TRY(gradreg_regularizer_set_strength, reg, 0.5);
+    for (int step = 0; step < 2; step++) {
+        TRY(gradreg_regularizer_inject_noise, reg, &buffers);
+        int32_t extra = 0;
+        gradreg_regularizer_extra_passes(reg, &extra);
+        if (extra > 0)
+            TRY(gradreg_regularizer_perturb, reg, &buffers);
+        TRY(gradreg_regularizer_combine, reg, &buffers);
+        TRY(gradreg_regularizer_cancel, reg, &buffers);
+    }
+    double epsilon = 0;
+    const gradreg_status suggested =
+        gradreg_regularizer_suggest_epsilon(reg, &epsilon, &buffers, 0.5);
+    if (suggested != GRADREG_ERROR_NON_FINITE)
+        session->call("gradreg_regularizer_suggest_epsilon", suggested);
+    TRY(gradreg_regularizer_terms, reg, &total, nullptr, 0);
+    gradreg_regularizer_state_bytes(reg, &bytes);
+    std::vector<unsigned char> state(bytes);
+    if (TRY(gradreg_regularizer_state_save, reg, state.data(), bytes))
+        TRY(gradreg_regularizer_state_load, reg, state.data(), bytes);
+    TRY(gradreg_regularizer_destroy, reg);
+}
+
+void use_losses(Session *session, gradreg_context *context, Buffers *memory)
+{
+    gradreg_policy_batch batch = GRADREG_POLICY_BATCH_INIT;
+    gradreg_policy_gradient out = GRADREG_POLICY_GRADIENT_INIT;
+    gradreg_policy policy = GRADREG_POLICY_INIT;
+    gradreg_policy_metrics metrics = GRADREG_POLICY_METRICS_INIT;
+    const int64_t offsets[] = { 0, 10, 40 };
+    const int32_t group[] = { 0, 1, 0, 1 };
+    gradreg_advantage_params advantages = GRADREG_ADVANTAGE_PARAMS_INIT;
+    batch.sequences = 2;
+    batch.row_offsets = offsets;
+    batch.group = group;
+    batch.logp = memory->logp;
+    batch.advantages = memory->advantages;
+    policy.aggregation = GRADREG_AGGREGATE_PROMPT_MEAN;
+    out.dlogp = memory->grads;
+    advantages.group = group;
+    TRY(gradreg_policy_loss, context, memory->metrics, &out, &batch, &policy);
+    TRY(gradreg_policy_metrics_read, context, &metrics, memory->metrics);
+    TRY(gradreg_advantages, context, memory->advantages, memory->logp, 4, 1, &advantages);
+}
+
+/* Whether everything was OK, or what failed was a release, of which nobody can say anything. */
+bool play(const char *name, Buffers *memory, std::string *failed_in = nullptr)
+{
+    Session one(name), *const session = &one;
+    gradreg_context_params params = GRADREG_CONTEXT_PARAMS_INIT;
+    gradreg_context *context = nullptr;
+    params.backend = GRADREG_BACKEND_CUDA;
+    params.threads = 1;
+    if (!TRY(gradreg_context_create, &context, &params)) {
+        expect(context == nullptr, "a failed create leaves no context");
+        return false;
+    }
+    TRY(gradreg_context_reserve, context, 1 << 16);
+    use_regularizer(session, context, memory);
+    use_losses(session, context, memory);
+    TRY(gradreg_context_synchronize, context);
+    TRY(gradreg_context_destroy, context);
+    if (failed_in != nullptr)
+        *failed_in = one.failed_in;
+    return !one.failed;
+}
+
+void fail_each(Buffers *memory, size_t held)
+{
+    emulated_cuda_fail(0, 0);
+    expect(play("without failures", memory), "the session works");
+    const uint64_t calls = emulated_cuda_calls();
+    for (int onwards = 0; onwards < 2; onwards++)
+        for (uint64_t nth = 1; nth <= calls; nth++) {
+            emulated_cuda_fail(nth, onwards);
+            std::string during;
+            const bool fine = play("with a failure", memory, &during);
+            const std::string name = emulated_cuda_failed_name();
+            failed_calls += emulated_cuda_failed() > 0;
+            emulated_cuda_fail(0, 0);
+            cudaGetLastError();
+            const std::string which =
+                "call " + std::to_string(nth) + " (" + name + " in " + during + ")";
+            const bool releases = during.find("_destroy") != std::string::npos;
+            expect(!fine || releases, which + " fails and nobody says so");
+            expect(emulated_cuda_live() == held,
+                   which + " fails and " + std::to_string(emulated_cuda_live() - held) +
+                       " things are left behind");
+        }
+    expect(play("afterwards", memory), "the session works afterwards");
+    std::printf("runtime calls: %llu in a session\n", static_cast<unsigned long long>(calls));
+}
+
+/* A device that somebody else has crashed: a status, and destroy still works. */
+void crash(Buffers *memory, size_t held)
+{
+    emulated_cuda_crash(0);
+    expect(!play("a crashed device", memory), "a crashed device is noticed");
+    emulated_cuda_reset_errors();
+    expect(emulated_cuda_live() == held, "nothing is left behind on a crashed device");
+    expect(play("after the crash", memory), "the session works when the device does");
+}
+
+/* The memory ends at every size. */
+void run_out(Buffers *memory, size_t held)
+{
+    const size_t own = 4 * COUNT * sizeof(float) + sizeof(gradreg_policy_metrics);
+    int refusals = 0;
+    for (size_t more = 1; more < 400000; more += 1 + more / 2) {
+        emulated_cuda_set_memory(own + more);
+        refusals += !play("little memory", memory);
+        expect(emulated_cuda_live() == held, "nothing is left behind when memory ends");
+        cudaGetLastError();
+    }
+    emulated_cuda_set_memory(0);
+    expect(refusals > 2, "memory did end");
+}
+
+} // namespace
+
+int main()
+{
+    {
+        Buffers memory;
+        const size_t held = emulated_cuda_live();
+        fail_each(&memory, held);
+        crash(&memory, held);
+        run_out(&memory, held);
+    }
+    expect(emulated_cuda_live() == 0, "nothing is left behind at all");
+    expect(failed_calls >= LEAST, "only " + std::to_string(failed_calls) +
+                                      " calls were made to fail, at least " +
+                                      std::to_string(+LEAST) + " are known");
+    std::printf("faults: %llu runtime calls failed on purpose, %d expectations do not hold\n",
+                static_cast<unsigned long long>(failed_calls), failures);
+    return failures == 0 ? 0 : 1;
+}

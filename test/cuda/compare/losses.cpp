@@ -1,0 +1,244 @@
+/* losses.cpp - policy losses and advantages. */
+#include <cmath>
+#include <cstring>
+#include <memory>
+
+#include "compare.h"
+
+namespace compare
+{
+
+namespace
+{
+
+/* An array of floats on both sides. */
+class Floats
+{
+  public:
+    Floats(const Side &cpu, const Side &cuda, const std::vector<float> &values)
+        : cpu_(cpu, values.size() * sizeof(float), 4),
+          cuda_(cuda, values.size() * sizeof(float), 8)
+    {
+        Bytes bytes(values.size() * sizeof(float));
+        if (!values.empty())
+            std::memcpy(bytes.data(), values.data(), bytes.size());
+        cpu_.write(bytes);
+        cuda_.write(bytes);
+    }
+    float *on(const Side &side) const
+    {
+        return static_cast<float *>(side.is_cuda ? cuda_.data() : cpu_.data());
+    }
+    void require_same(const std::string &what) const
+    {
+        compare::require_same(cpu_.read(), cuda_.read(), GRADREG_TYPE_F32, what);
+    }
+
+  private:
+    Memory cpu_, cuda_;
+};
+
+struct Shape {
+    size_t sequences, length;
+    bool packed;
+    std::vector<int64_t> offsets;
+    std::vector<int32_t> group;
+    size_t tokens;
+};
+
+Shape shape_of(Random *random)
+{
+    static const size_t rows[] = { 0, 1, 2, 5, 33, 70 };
+    static const size_t lengths[] = { 1, 2, 31, 32, 33, 127, 300 };
+    Shape s;
+    s.sequences = random->pick(rows);
+    s.length = random->pick(lengths);
+    s.packed = random->below(2) == 0;
+    s.offsets.push_back(0);
+    for (size_t i = 0; i < s.sequences; i++) {
+        const size_t own = random->below(static_cast<uint32_t>(s.length) + 1);
+        s.offsets.push_back(s.offsets.back() + static_cast<int64_t>(own));
+        s.group.push_back(static_cast<int32_t>(random->below(4)) - 1);
+    }
+    s.tokens = s.packed ? static_cast<size_t>(s.offsets.back()) : s.sequences * s.length;
+    return s;
+}
+
+std::vector<float> numbers(Random *random, size_t n, double middle, double width, bool edges)
+{
+    std::vector<float> values(n);
+    for (float &x : values) {
+        x = static_cast<float>(middle + width * random->unit());
+        if (edges && random->below(60) == 0)
+            x = random->below(2) == 0 ? -INFINITY : NAN;
+    }
+    return values;
+}
+
+gradreg_policy policy_of(Random *random, unsigned number)
+{
+    const gradreg_policy defaults = GRADREG_POLICY_INIT;
+    gradreg_policy p = defaults;
+    size_t presets = 0;
+    while (gradreg_policy_preset_name(presets) != nullptr)
+        presets++;
+    if (number % 2 == 0) {
+        CALL(gradreg_policy_preset(&p, gradreg_policy_preset_name(number / 2 % presets)));
+        return p;
+    }
+    p.ratio_level = GRADREG_RATIO_TOKEN + static_cast<int32_t>(random->below(3));
+    p.surrogate = GRADREG_SURROGATE_CLIPPED + static_cast<int32_t>(random->below(5));
+    p.kl = GRADREG_KL_NONE + static_cast<int32_t>(random->below(5));
+    p.aggregation = GRADREG_AGGREGATE_SEQUENCE_MEAN + static_cast<int32_t>(random->below(6));
+    p.rollout_mode = GRADREG_ROLLOUT_OFF + static_cast<int32_t>(random->below(5));
+    p.kl_ratio_weighted = static_cast<int32_t>(random->below(2));
+    p.count_empty_rows = static_cast<int32_t>(random->below(2));
+    p.kl_coefficient = 0.04;
+    p.entropy_coefficient = random->below(2) == 0 ? 0.01 : 0.0;
+    p.off_policy_threshold = random->below(3) == 0 ? 0.05 : 0.0;
+    p.log_ratio_limit = random->below(3) == 0 ? 0.5 : 0.0;
+    p.dual_clip = p.surrogate == GRADREG_SURROGATE_CLIPPED && random->below(3) == 0 ? 3.0 : 0.0;
+    return p;
+}
+
+void require_same_metrics(const Side *sides[2], const Memory *memories[2],
+                          const std::string &what)
+{
+    const gradreg_policy_metrics empty = GRADREG_POLICY_METRICS_INIT;
+    std::vector<double> numbers_of[2];
+    for (int i = 0; i < 2; i++) {
+        gradreg_policy_metrics m = empty;
+        CALL(gradreg_policy_metrics_read(
+            sides[i]->context, &m,
+            static_cast<const gradreg_policy_metrics *>(memories[i]->data())));
+        numbers_of[i] = { m.loss,
+                          m.policy_loss,
+                          m.kl,
+                          m.entropy,
+                          m.ratio_mean,
+                          m.ratio_min,
+                          m.ratio_max,
+                          m.clip_low_fraction,
+                          m.clip_high_fraction,
+                          m.limited_fraction,
+                          m.effective_sample_size,
+                          static_cast<double>(m.tokens),
+                          static_cast<double>(m.sequences),
+                          static_cast<double>(m.empty_sequences),
+                          static_cast<double>(m.non_finite) };
+    }
+    require_same_doubles(numbers_of[0], numbers_of[1], what);
+}
+
+void run_policy(unsigned number)
+{
+    Random random(number + 5000);
+    const Shape shape = shape_of(&random);
+    const gradreg_policy policy = policy_of(&random, number);
+    const bool edges = random.below(3) == 0, per_token = random.below(3) == 0;
+    const bool on_policy = random.below(5) == 0;
+    const size_t n = shape.tokens;
+    const Side cpu(GRADREG_BACKEND_CPU), cuda(GRADREG_BACKEND_CUDA);
+    const Floats logp(cpu, cuda, numbers(&random, n, -2, 1.5, edges));
+    const Floats old(cpu, cuda, numbers(&random, n, -2, 1.5, false));
+    const Floats ref(cpu, cuda, numbers(&random, n, -2, 1.5, edges));
+    const Floats rollout(cpu, cuda, numbers(&random, n, -2, 1.5, false));
+    const Floats weight(cpu, cuda, numbers(&random, n, 1, 0.5, false));
+    const Floats entropy(cpu, cuda, numbers(&random, n, 1, 0.9, false));
+    const Floats advantages(cpu, cuda,
+                            numbers(&random, per_token ? n : shape.sequences, 0, 1, false));
+    const Floats dlogp(cpu, cuda, std::vector<float>(n, 7.0f));
+    const Floats dentropy(cpu, cuda, std::vector<float>(n, 7.0f));
+    Bytes mask(n);
+    for (unsigned char &one : mask)
+        one = random.below(5) != 0;
+    Memory host_mask(cpu, n, 1), device_mask(cuda, n, 3);
+    host_mask.write(mask);
+    device_mask.write(mask);
+    Memory host_metrics(cpu, sizeof(gradreg_policy_metrics), 0);
+    Memory device_metrics(cuda, sizeof(gradreg_policy_metrics), 0);
+    const gradreg_policy_metrics empty = GRADREG_POLICY_METRICS_INIT;
+    Bytes start(sizeof(empty));
+    std::memcpy(start.data(), &empty, sizeof(empty));
+    host_metrics.write(start);
+    device_metrics.write(start);
+    size_t scratch = 0;
+    CALL(gradreg_policy_scratch_bytes(&scratch, shape.sequences));
+    CALL(gradreg_context_reserve(cuda.context, scratch));
+
+    const auto call = [&](const Side &side) {
+        const gradreg_policy_batch nothing = GRADREG_POLICY_BATCH_INIT;
+        const gradreg_policy_gradient none = GRADREG_POLICY_GRADIENT_INIT;
+        gradreg_policy_batch b = nothing;
+        gradreg_policy_gradient out = none;
+        b.sequences = shape.sequences;
+        b.length = shape.length;
+        b.row_offsets = shape.packed ? shape.offsets.data() : nullptr;
+        b.logp = logp.on(side);
+        b.old_logp = on_policy ? nullptr : old.on(side);
+        b.ref_logp = ref.on(side);
+        b.rollout_logp = rollout.on(side);
+        b.token_weight = number % 3 == 0 ? weight.on(side) : nullptr;
+        b.entropy = entropy.on(side);
+        b.mask =
+            static_cast<const uint8_t *>(side.is_cuda ? device_mask.data() : host_mask.data());
+        b.advantages = advantages.on(side);
+        b.advantages_per_token = per_token;
+        b.group = shape.group.data();
+        out.dlogp = dlogp.on(side);
+        out.dentropy = dentropy.on(side);
+        gradreg_policy_metrics *const metrics = static_cast<gradreg_policy_metrics *>(
+            side.is_cuda ? device_metrics.data() : host_metrics.data());
+        return gradreg_policy_loss(side.context, metrics, &out, &b, &policy);
+    };
+    const gradreg_status want = call(cpu);
+    const std::string sentence = want == GRADREG_OK ? "" : gradreg_last_error();
+    const gradreg_status got = call(cuda);
+    require(want == got, std::string("the loss gives ") + gradreg_status_name(got) + " (" +
+                             gradreg_last_error() + "), on the CPU " +
+                             gradreg_status_name(want) + " (" + sentence + ")");
+    if (want != GRADREG_OK) {
+        refused_cases++;
+        return;
+    }
+    dlogp.require_same("dlogp");
+    dentropy.require_same("dentropy");
+    const Side *sides[2] = { &cpu, &cuda };
+    const Memory *memories[2] = { &host_metrics, &device_metrics };
+    require_same_metrics(sides, memories, "metrics");
+}
+
+void run_advantages(unsigned number)
+{
+    static const size_t counts[] = { 0, 1, 8, 33, 64, 1000 };
+    const gradreg_advantage_params defaults = GRADREG_ADVANTAGE_PARAMS_INIT;
+    Random random(number + 9000);
+    gradreg_advantage_params p = defaults;
+    const size_t size = 1 + random.below(8), count = random.pick(counts) / size * size;
+    std::vector<int32_t> group(count);
+    for (int32_t &one : group)
+        one = static_cast<int32_t>(random.below(7)) - 3;
+    p.baseline = GRADREG_BASELINE_GROUP_MEAN + static_cast<int32_t>(number % 3);
+    p.scale = GRADREG_SCALE_NONE + static_cast<int32_t>(number / 3 % 3);
+    p.singleton = GRADREG_SINGLETON_ZERO + static_cast<int32_t>(number / 9 % 2);
+    if (number % 2 == 0)
+        p.group = group.data();
+    const Side cpu(GRADREG_BACKEND_CPU), cuda(GRADREG_BACKEND_CUDA);
+    const Floats rewards(cpu, cuda, numbers(&random, count, 0.5, 1, random.below(2) == 0));
+    const Floats out(cpu, cuda, std::vector<float>(count, 7.0f));
+    const bool in_place = random.below(3) == 0;
+    for (const Side *side : { &cpu, &cuda })
+        CALL(gradreg_advantages(side->context, in_place ? rewards.on(*side) : out.on(*side),
+                                rewards.on(*side), count, size, &p));
+    rewards.require_same("rewards");
+    out.require_same("advantages");
+}
+
+} // namespace
+
+std::vector<Case> loss_cases()
+{
+    return { { "policy", run_policy, 800, 120 }, { "advantages", run_advantages, 200, 40 } };
+}
+
+} // namespace compare
