@@ -3,15 +3,17 @@
 
 usage: benchmark.py BENCH_REGULARIZER [--parameters N] [--repetitions N] [--rounds N]
            [--sections passes,paths,modes,memory,pytorch] [--torch-python PYTHON]...
-           [--compiler TEXT] [--write FILE] [--check]
+           [--compiler TEXT] [--prefix WORDS] [--write FILE] [--check]
 
 Every case runs `rounds` times, library and PyTorch in turn, and its samples are put together. In
 every repetition the bandwidth loops run between two steps, so that a slow moment slows both.
+--prefix stands before every measured command: "chrt -f 50" keeps other work away from it.
 --check looks at nothing but whether the figures can be right, for machines where time means nothing.
 """
 import argparse
 import math
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -126,11 +128,12 @@ def execute(command, given=None, path=None):
 class Bench:
     def __init__(self, options):
         self.options, self.cases, self.peers = options, {}, {}
+        self.prefix = shlex.split(options.prefix)
         self.load = load_average()
 
     def command(self, types, shape, mode, threads, huge):
         o = self.options
-        return [o.program, "--types", types, "--shape", shape, "--mode", mode, "--threads",
+        return [*self.prefix, o.program, "--types", types, "--shape", shape, "--mode", mode, "--threads",
                 str(threads), "--parameters", str(o.parameters), "--repetitions",
                 str(o.repetitions)] + (["--huge-pages"] if huge else [])
 
@@ -270,8 +273,7 @@ def modes(bench):
             "", table(["weights/grads", "mode", "ms", "floor", "share", "of plain", ""], rows), "",
             "## Huge pages", "",
             "The same with the trainer's and the library's buffers on huge pages (`madvise`, or the "
-            "system's `transparent_hugepage/enabled` = `always`): nothing else makes as much of a "
-            "difference.", "",
+            "system's `transparent_hugepage/enabled` = `always`).", "",
             table(["weights/grads", "norm ms", "perturb ms", "combine ms", "cycle ms",
                    "cycle: gain"], huge), ""]
 
@@ -322,7 +324,7 @@ def pytorch(bench):
             "least / median. Bytes per parameter that they move: "
             + ", ".join(f"{k} {v}" for k, v in PUBLIC_BYTES.items())
             + " (public), 64, 64, 32 (foreach).", ""]
-    rows = []
+    rows, sam = [], []
     for python in pythons:
         for shape, title in SHAPES.items():
             sizes = bench.sizes(shape)
@@ -330,18 +332,34 @@ def pytorch(bench):
                 peer = Run(types)
                 for _ in range(bench.options.rounds):
                     run = bench.add_round(types, shape)
-                    peer.read(execute([python, HERE / "pytorch_peer.py", types,
+                    peer.read(execute([*bench.prefix, python, HERE / "pytorch_peer.py", types,
                                        run.facts["threads"], str(bench.options.repetitions)],
                                       given=sizes))
                 bench.peers[(shape, types, peer.facts["torch"])] = peer
                 rows.append([peer.facts["torch"], title, types, ms_cell(peer, "public"),
-                             ms_cell(peer, "foreach"), ms_cell(run, "cycle"), *(
-                                 f"{peer.least(name) / run.least('cycle'):.1f} / "
-                                 f"{peer.median(name) / run.median('cycle'):.1f}"
-                                 for name in ("public", "foreach"))])
+                             ms_cell(peer, "foreach"), ms_cell(run, "cycle"),
+                             ratio_cell(peer, "public", run), ratio_cell(peer, "foreach", run)])
+                if "sam" in peer.ms:
+                    sam.append([peer.facts["pytorch_optimizer"], title, types,
+                                ms_cell(peer, "sam"), ms_cell(run, "cycle"),
+                                ratio_cell(peer, "sam", run)])
     out += [table(["PyTorch", "tensors", "weights/grads", "public ms", "foreach ms", "library ms",
                    "public / library", "foreach / library"], rows), ""]
-    return out
+    return out + (against_sam(sam) if sam else [])
+
+
+def ratio_cell(peer, name, run):
+    return (f"{peer.least(name) / run.least('cycle'):.1f} / "
+            f"{peer.median(name) / run.median('cycle'):.1f}")
+
+
+def against_sam(rows):
+    return ["### pytorch_optimizer's SAM", "",
+            "In its foreach form, without the optimizer's own step. It does less than a step of the "
+            "library: one norm, no second clip, no correction and no terms; the second gradient is the "
+            "result.", "",
+            table(["pytorch_optimizer", "tensors", "weights/grads", "SAM ms", "library ms",
+                   "SAM / library"], rows), ""]
 
 
 # ---- goals --------------------------------------------------------------------------------
@@ -367,8 +385,7 @@ def goals(bench):
         must, stretch = {("layers", "f32/f32"): ("3.2", "3.5"), ("large", "f32/f32"): ("3.2", "7.5"),
                          ("layers", "bf16/bf16"): ("3.8", "5"),
                          ("large", "bf16/bf16"): ("3.8", "5")}.get((shape, types), ("", ""))
-        ratio = (f"{peer.least('public') / run.least('cycle'):.1f} / "
-                 f"{peer.median('public') / run.median('cycle'):.1f}")
+        ratio = ratio_cell(peer, "public", run)
         rows.append([f"cycle against the public algorithm, PyTorch {version}, {types}, "
                      f"{SHAPES[shape]}", must, stretch, ratio])
     rows.append(["allocations per step", "0", "",
@@ -465,6 +482,7 @@ def main():
     parser.add_argument("--logits", help="bench_logits: its tables too")
     parser.add_argument("--compiler", default="")
     parser.add_argument("--command", default="tools/bench")
+    parser.add_argument("--prefix", default="")
     parser.add_argument("--write")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()

@@ -2,16 +2,24 @@
 
 usage: pytorch_peer.py TYPES THREADS REPETITIONS < sizes, one a line
 
-Two versions, neither with a backward pass (gradients are filled in between, untimed):
+Versions, none with a backward pass (gradients are filled in between, untimed):
   public    the steps of the published TRL trainer, one tensor at a time, in fp32: clip g1, clone the
             weights, step, clip g2, copy the weights back, g1 + k (g2 - g1) into the gradients
   foreach   the same result as few passes as PyTorch's operators allow, in buffers made beforehand
+  sam       pytorch_optimizer's SAM, where it is installed, in its foreach form: no clip, no terms,
+            and the second gradient itself is the result. Weights and gradients of one type only
 Prints the lines of bench_regularizer.c.
 """
 import sys
 import time
+from importlib import metadata
 
 import torch
+
+try:
+    import pytorch_optimizer
+except ImportError:
+    pytorch_optimizer = None
 
 CLIP, EPSILON, STRENGTH = 10.0, 1e-3, 1e-3
 TYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
@@ -102,6 +110,38 @@ class Foreach:
             one.lerp_(two, STRENGTH / EPSILON)
 
 
+# ---- SAM --------------------------------------------------------------------------------
+
+
+class Nothing(torch.optim.Optimizer):
+    """The optimizer's own step, which is not what is measured."""
+
+    def __init__(self, params, **defaults):
+        super().__init__(params, defaults)
+
+    def step(self, closure=None):
+        pass
+
+
+class Sam:
+    def __init__(self, params, grads):
+        self.params = [torch.nn.Parameter(param, requires_grad=True) for param in params]
+        self.grads = grads
+        self.sam = pytorch_optimizer.SAM(self.params, Nothing, rho=EPSILON, foreach=True)
+
+    def give(self, grads):
+        for param, grad in zip(self.params, grads):
+            param.grad = grad
+
+    def perturb(self, first):
+        self.give(first)
+        self.sam.first_step()
+
+    def combine(self):
+        self.give(self.grads)
+        self.sam.second_step()
+
+
 # ---- the run ----------------------------------------------------------------------------
 
 
@@ -122,7 +162,11 @@ def main():
     grads = [torch.empty(n, dtype=grad_type) for n in sizes]
     fill(params, 0.035)
     print(f"fact\ttorch\t{torch.__version__}")
-    for name, version in (("public", Public), ("foreach", Foreach)):
+    versions = [("public", Public), ("foreach", Foreach)]
+    if pytorch_optimizer is not None and param_type == grad_type:
+        print(f"fact\tpytorch_optimizer\t{metadata.version('pytorch_optimizer')}")
+        versions.append(("sam", Sam))
+    for name, version in versions:
         algorithm, samples = version(params, grads), []
         for _ in range(repetitions + 1):
             fill(first, 3e-3)
