@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "element.h"
+#include "logits_math.h"
 #include "probe_math.h"
 #include "random.h"
 #include "reduce.h"
@@ -113,6 +114,42 @@ GR_FN uint64_t noted_words(uint64_t a, uint64_t b)
            s.non_finite << 16;
 }
 
+/* Two parts of a row and a target, from any bits: their join and what forward makes of it. */
+GR_FN gr_logits_part part_of_words(uint64_t a, uint64_t b)
+{
+    gr_logits_part part;
+    part.tops = (double)(1 + (a >> 60));
+    part.rest = (double)(uint32_t)a * 0x1p-30;
+    part.turn = -(double)(uint32_t)b * 0x1p-30;
+    part.top = (float)(int32_t)(b >> 32) * 0x1p-25f;
+    return part;
+}
+
+GR_FN uint64_t joined_words(uint64_t a, uint64_t b)
+{
+    const gr_logits_part part = gr_logits_join(part_of_words(a, b), part_of_words(b, a));
+    return result_f64(part.rest) ^ result_f64(part.turn) << 1 ^ result_f32(part.top) ^
+           result_f64(part.tops) << 2;
+}
+
+GR_FN uint64_t finished_words(uint64_t a, uint64_t b)
+{
+    const gr_logits_row row = gr_logits_finish(part_of_words(a, b), low_f32(b));
+    return pair_of_words((uint32_t)result_f32(row.log_sum_exp),
+                         (uint32_t)result_f32(row.entropy)) ^
+           result_f32(row.logp) << 16;
+}
+
+GR_FN uint64_t slope_words(uint64_t a, uint64_t b)
+{
+    const float lse = (float)(int32_t)a * 0x1p-26f;
+    const gr_logits_slope s =
+        gr_logits_slope_of(lse - (float)(uint32_t)b * 0x1p-28f, lse, 1.25, (double)high_f32(a),
+                           (double)high_f32(b), 0.75);
+    return pair_of_words((uint32_t)result_f32(s.level), (uint32_t)result_f32(s.tilt)) ^
+           result_f32(s.target) << 16 ^ (uint64_t)s.kind;
+}
+
 #define DRAW_ARGUMENTS a, b, (uint32_t)(a >> 17), (uint32_t)(b & 3), b >> 3
 
 /* ---- the list --------------------------------------------------------------------- */
@@ -152,6 +189,14 @@ GR_FN uint64_t noted_words(uint64_t a, uint64_t b)
     CASE(power_of_two, INPUT_PATTERNS, result_f64(gr_power_of_two((int)(a % 2046) - 1022)))   \
     CASE(exp, INPUT_EXPONENT, result_f64(gr_exp(gr_bits_f64(a))))                             \
     CASE(exp_of_patterns, INPUT_PATTERNS, result_f64(gr_exp(gr_bits_f64(a))))                 \
+    CASE(exp_f32, INPUT_PATTERNS,                                                             \
+         gr_f32_bits(gr_exp_f32(low_f32(a) > 88.0f ? -1.0f : low_f32(a))))                    \
+    CASE(exp_f32_in_reach, INPUT_PATTERNS,                                                    \
+         gr_f32_bits(gr_exp_f32((float)(uint32_t)a * -0x1.6p-26f)))                           \
+    CASE(log1p, INPUT_PATTERNS, result_f64(gr_log1p((double)(uint32_t)a * 0x1p-31)))          \
+    CASE(logits_joined, INPUT_PATTERNS, joined_words(a, b))                                   \
+    CASE(logits_finished, INPUT_PATTERNS, finished_words(a, b))                               \
+    CASE(logits_slope, INPUT_PATTERNS, slope_words(a, b))                                     \
     CASE(pow, INPUT_POSITIVE, result_f64(gr_pow(gr_bits_f64(a), gr_bits_f64(b))))             \
     CASE(pow_of_patterns, INPUT_PATTERNS, result_f64(gr_pow(gr_bits_f64(a), gr_bits_f64(b)))) \
     CASE(reduce_turn, INPUT_TURNS, reduced_turn(gr_bits_f64(a)))                              \
