@@ -53,7 +53,10 @@ mod table;
 pub use buffers::{Bf16, Buffers, Element, F16, Tensor};
 pub use context::{Context, ContextOptions};
 pub use error::{Error, Kind, Result};
-pub use logits::{logprobs_backward, logprobs_forward, LogProbs, LogitsShape};
+pub use logits::{
+    linear_logprobs_backward, linear_logprobs_forward, logprobs_backward, logprobs_forward,
+    policy_logits, LinearShape, LogProbs, LogitsShape,
+};
 pub use losses::{advantages, policy_loss, Advantages, Metrics, Policy, PolicyBatch};
 pub use probe::{
     distinct_ngrams, js_divergence, moving_average, weight_delta, Probe, ProbeLayer, ProbeParams,

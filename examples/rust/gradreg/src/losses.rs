@@ -28,6 +28,13 @@ impl Policy {
             Ok(Policy { raw })
         }
     }
+
+    /// What goes to C: as long as it says.
+    pub(crate) fn checked(&self) -> sys::gradreg_policy {
+        let mut raw = self.raw;
+        raw.struct_size = size_of::<sys::gradreg_policy>() as u32;
+        raw
+    }
 }
 
 impl Deref for Policy {
@@ -85,9 +92,27 @@ impl PolicyBatch<'_> {
         Ok(offsets[self.sequences].max(0) as usize)
     }
 
+    /// For losses that take their log-probs from logits.
+    pub(crate) fn without_logp(&self, rows: usize) -> Result<sys::gradreg_policy_batch> {
+        expect_length("logits", rows, self.tokens()?)?;
+        if !self.logp.is_empty() || self.entropy.is_some() {
+            return Err(Error::usage(
+                "logp and entropy come from the logits and must not be given".to_string(),
+            ));
+        }
+        let (mut raw, _) = self.others()?;
+        raw.logp = ptr::null();
+        Ok(raw)
+    }
+
     fn checked(&self) -> Result<(sys::gradreg_policy_batch, usize)> {
+        expect("logp", Some(self.logp), self.tokens()?)?;
+        self.others()
+    }
+
+    /// All but logp.
+    fn others(&self) -> Result<(sys::gradreg_policy_batch, usize)> {
         let tokens = self.tokens()?;
-        expect("logp", Some(self.logp), tokens)?;
         expect("old_logp", self.old_logp, tokens)?;
         expect("ref_logp", self.ref_logp, tokens)?;
         expect("rollout_logp", self.rollout_logp, tokens)?;
@@ -132,8 +157,7 @@ pub fn policy_loss(
     if let Some(slice) = &dentropy {
         expect_length("dentropy", slice.len(), tokens)?;
     }
-    let mut policy = policy.raw;
-    policy.struct_size = size_of::<sys::gradreg_policy>() as u32;
+    let policy = policy.checked();
     let mut gradient = sys::gradreg_policy_gradient {
         struct_size: size_of::<sys::gradreg_policy_gradient>() as u32,
         reserved0: 0,

@@ -44,6 +44,92 @@ fn log_probs_and_their_gradient_agree_with_the_formula() {
     }
 }
 
+/// One visit of each row gives what the three calls give.
+#[test]
+fn a_loss_straight_from_logits_is_that_of_the_three_calls() {
+    let mut context = Context::new().unwrap();
+    let (x, targets) = (logits(), [2, 0, 4]);
+    let shape = LogitsShape::new(ROWS, WORDS);
+    let old = [-1.2f32, -1.0, -2.0];
+    let policy = Policy::preset("dapo").unwrap();
+    let batch = PolicyBatch {
+        sequences: 1,
+        length: ROWS,
+        old_logp: Some(&old),
+        advantages: &[1.5],
+        ..PolicyBatch::default()
+    };
+    let mut at_once = x.clone();
+    let metrics =
+        policy_logits(&mut context, &mut at_once, &targets, &batch, &policy, &shape).unwrap();
+
+    let forward = logprobs_forward(&mut context, &x, &targets, &shape).unwrap();
+    let with_logp = PolicyBatch { logp: &forward.logp, ..batch };
+    let mut dlogp = [0.0f32; ROWS];
+    let want = policy_loss(&mut context, &mut dlogp, None, &with_logp, &policy).unwrap();
+    let mut apart = x.clone();
+    logprobs_backward(&mut context, &mut apart, None, &targets, &forward, &dlogp, None, &shape)
+        .unwrap();
+    assert!((metrics.loss - want.loss).abs() < 1e-6);
+    for (a, b) in at_once.iter().zip(&apart) {
+        assert!((a - b).abs() < 1e-6, "{} {}", a, b);
+    }
+    let refused =
+        policy_logits(&mut context, &mut at_once, &targets, &with_logp, &policy, &shape);
+    assert!(refused.is_err());
+    let gspo = Policy::preset("gspo").unwrap();
+    let refused = policy_logits(&mut context, &mut at_once, &targets, &batch, &gspo, &shape);
+    assert_eq!(refused.err().unwrap().status(), GRADREG_ERROR_UNSUPPORTED);
+}
+
+/// hidden weight^T are the logits; a build without a BLAS says so.
+#[test]
+fn log_probs_from_hidden_states_agree_with_those_from_logits() {
+    const WIDTH: usize = 2;
+    let mut context = Context::new().unwrap();
+    let hidden: Vec<f32> = (0..ROWS * WIDTH).map(|i| i as f32 * 0.3 - 0.7).collect();
+    let weight: Vec<f32> = (0..WORDS * WIDTH).map(|i| ((i * 3 % 7) as f32 - 3.0) * 0.2).collect();
+    let targets = [2, 0, 4];
+    let shape = LinearShape::new(ROWS, WIDTH, WORDS);
+    let linear = match linear_logprobs_forward(&mut context, &hidden, &weight, &targets, &shape) {
+        Ok(linear) => linear,
+        Err(error) => {
+            assert_eq!(error.status(), GRADREG_ERROR_UNSUPPORTED, "{}", error);
+            return;
+        }
+    };
+    let mut x = vec![0.0f32; ROWS * WORDS];
+    for (i, z) in x.iter_mut().enumerate() {
+        let (r, v) = (i / WORDS, i % WORDS);
+        *z = (0..WIDTH).map(|k| hidden[r * WIDTH + k] * weight[v * WIDTH + k]).sum();
+    }
+    let rows = LogitsShape::new(ROWS, WORDS);
+    let plain = logprobs_forward(&mut context, &x, &targets, &rows).unwrap();
+    let dlogp = [1.0f32, -2.0, 0.5];
+    let mut dx = x.clone();
+    logprobs_backward(&mut context, &mut dx, None, &targets, &plain, &dlogp, None, &rows).unwrap();
+    let (mut dhidden, mut dweight) = (vec![0.0f32; ROWS * WIDTH], vec![0.0f32; WORDS * WIDTH]);
+    linear_logprobs_backward(
+        &mut context, &mut dhidden, &mut dweight, &hidden, &weight, &targets, &linear, &dlogp,
+        None, &shape,
+    )
+    .unwrap();
+    for r in 0..ROWS {
+        assert!((linear.logp[r] - plain.logp[r]).abs() < 1e-5);
+        for k in 0..WIDTH {
+            let want: f32 = (0..WORDS).map(|v| dx[r * WORDS + v] * weight[v * WIDTH + k]).sum();
+            assert!((dhidden[r * WIDTH + k] - want).abs() < 1e-5);
+        }
+    }
+    for v in 0..WORDS {
+        for k in 0..WIDTH {
+            let want: f32 = (0..ROWS).map(|r| dx[r * WORDS + v] * hidden[r * WIDTH + k]).sum();
+            assert!((dweight[v * WIDTH + k] - want).abs() < 1e-5);
+        }
+    }
+    assert!(linear_logprobs_forward(&mut context, &hidden[1..], &weight, &targets, &shape).is_err());
+}
+
 #[test]
 fn matrices_that_are_too_short_are_refused() {
     let mut context = Context::new().unwrap();
