@@ -471,6 +471,39 @@ START_TEST(advantages_come_group_by_group)
 }
 END_TEST
 
+START_TEST(log_probs_give_the_bits_of_the_c_calls)
+{
+    gradreg::context context = quiet();
+    std::vector<float> logits{ 1, 2, 3, 0, 0, 0, -1, 4, 0.5f };
+    const std::vector<std::int32_t> targets{ 2, -1, 0 };
+    const std::vector<float> dlogp{ 1, 2, -0.5f };
+    gradreg::logits_shape shape;
+    shape.rows = 3, shape.vocabulary = 3;
+    const gradreg::span<float> all(logits);
+    const gradreg::log_probs made = gradreg::logprobs_forward(context, all, targets, shape);
+    std::vector<float> want(9), got(9), logp(3), entropy(3), sums(3);
+    const gradreg_logits_params raw = shape.raw<float>();
+    ck_assert_int_eq(gradreg_logprobs_forward(context.get(), logp.data(), entropy.data(),
+                                              sums.data(), logits.data(), targets.data(), &raw),
+                     GRADREG_OK);
+    ck_assert(same_bits(made.logp, logp) && same_bits(made.entropy, entropy));
+    ck_assert_int_eq(gradreg_logprobs_backward(context.get(), want.data(), logits.data(),
+                                               targets.data(), sums.data(), entropy.data(),
+                                               dlogp.data(), nullptr, &raw),
+                     GRADREG_OK);
+    gradreg::logprobs_backward(context, gradreg::span<float>(got), all, targets, made, dlogp,
+                               shape);
+    ck_assert(same_bits(got, want));
+    gradreg::logprobs_backward(context, all, all, targets, made, dlogp, shape); /* in place */
+    ck_assert(same_bits(logits, want));
+    shape.row_stride = 4;
+    ck_assert_has(thrown<gradreg::usage_error>(
+                      GRADREG_ERROR_INVALID_ARGUMENT,
+                      [&] { gradreg::logprobs_forward(context, all, targets, shape); }),
+                  "logits has 9 elements, the rows need 11");
+}
+END_TEST
+
 } // namespace
 
 int main()
@@ -492,6 +525,7 @@ int main()
     tcase_add_test(all, a_second_thread_on_a_handle_is_refused);
     tcase_add_test(all, policy_loss_gives_the_bits_of_the_c_call);
     tcase_add_test(all, advantages_come_group_by_group);
+    tcase_add_test(all, log_probs_give_the_bits_of_the_c_calls);
     suite_add_tcase(suite, all);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

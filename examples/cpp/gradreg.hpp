@@ -4,7 +4,7 @@
  *      context ──► regularizer ──► step            handles, move-only, closed by their destructors
  *      buffers                                     what a call works on, with types and lengths
  *      regularize(regularizer, buffers, backward)  one whole step with the caller's backward pass
- *      policy_loss, advantages                     the losses
+ *      logprobs_forward, policy_loss, logprobs_backward, advantages    the losses
  *
  * What gradreg.h says about a function holds here. Beyond it:
  *  - A failure is an exception derived from gradreg::error, whose what() is the library's sentence.
@@ -735,6 +735,85 @@ advantages(const context &where, span<const float> rewards, std::size_t group_si
     check(gradreg_advantages(where.get(), out.data(), rewards.data(), rewards.size(),
                              group_size, &params));
     return out;
+}
+
+/* ---- log-probs ------------------------------------------------------------------------ */
+
+/** One number a row each. */
+struct log_probs {
+    std::vector<float> logp, entropy, log_sum_exp;
+};
+
+/** rows x vocabulary logits, row_stride elements apart (0: vocabulary). */
+struct logits_shape {
+    std::size_t rows = 0, vocabulary = 0, row_stride = 0;
+    float temperature = 1.0f;
+
+    template <class T> gradreg_logits_params raw() const
+    {
+        gradreg_logits_params out = GRADREG_LOGITS_PARAMS_INIT;
+        out.type = element<T>::type;
+        out.rows = rows;
+        out.vocabulary = vocabulary;
+        out.row_stride = row_stride;
+        out.temperature = temperature;
+        return out;
+    }
+    void need_matrix(const char *name, std::size_t have) const
+    {
+        const std::size_t stride = row_stride == 0 ? vocabulary : row_stride;
+        const std::size_t want = rows == 0 ? 0 : (rows - 1) * stride + vocabulary;
+        if (have < want)
+            raise(GRADREG_ERROR_INVALID_ARGUMENT, std::string("gradreg::logits_shape: ") +
+                                                      name + " has " + std::to_string(have) +
+                                                      " elements, the rows need " +
+                                                      std::to_string(want));
+    }
+    void need_rows(const char *name, std::size_t have) const
+    {
+        if (have != rows)
+            raise(GRADREG_ERROR_INVALID_ARGUMENT,
+                  std::string("gradreg::logits_shape: ") + name + " has " +
+                      std::to_string(have) + " elements, expected " + std::to_string(rows));
+    }
+};
+
+/** Log-prob of each row's target, entropy, log of the sum of exponentials; on a context of the CPU. */
+template <class T>
+log_probs logprobs_forward(const context &where, span<T> logits,
+                           span<const std::int32_t> targets, const logits_shape &shape)
+{
+    shape.need_matrix("logits", logits.size());
+    shape.need_rows("targets", targets.size());
+    log_probs out{ std::vector<float>(shape.rows), std::vector<float>(shape.rows),
+                   std::vector<float>(shape.rows) };
+    const gradreg_logits_params raw = shape.raw<std::remove_const_t<T>>();
+    check(gradreg_logprobs_forward(where.get(), out.logp.data(), out.entropy.data(),
+                                   out.log_sum_exp.data(), logits.data(), targets.data(),
+                                   &raw));
+    return out;
+}
+
+/** The gradient with respect to the logits; dlogits may be the logits themselves. */
+template <class T, class L>
+void logprobs_backward(const context &where, span<T> dlogits, span<L> logits,
+                       span<const std::int32_t> targets, const log_probs &forward,
+                       span<const float> dlogp, const logits_shape &shape,
+                       span<const float> dentropy = {})
+{
+    static_assert(std::is_same_v<T, std::remove_const_t<L>>, "one element type");
+    shape.need_matrix("dlogits", dlogits.size());
+    shape.need_matrix("logits", logits.size());
+    shape.need_rows("targets", targets.size());
+    shape.need_rows("log_sum_exp", forward.log_sum_exp.size());
+    shape.need_rows("entropy", forward.entropy.size());
+    shape.need_rows("dlogp", dlogp.size());
+    if (!dentropy.empty())
+        shape.need_rows("dentropy", dentropy.size());
+    const gradreg_logits_params raw = shape.raw<T>();
+    check(gradreg_logprobs_backward(where.get(), dlogits.data(), logits.data(), targets.data(),
+                                    forward.log_sum_exp.data(), forward.entropy.data(),
+                                    dlogp.data(), dentropy.data(), &raw));
 }
 
 } // namespace gradreg
