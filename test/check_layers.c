@@ -468,7 +468,11 @@ START_TEST(every_byte)
 }
 END_TEST
 
-enum { MANY = 200000 };
+/* With strict_string_checks a sanitizer measures the rest of the text at every comparison. */
+static size_t many(void)
+{
+    return getenv("GRADREG_TEST_SMALL") != NULL ? 3000 : 200000;
+}
 
 START_TEST(names_of_any_length)
 {
@@ -488,7 +492,7 @@ START_TEST(names_of_any_length)
         { "visio", "n.layers.4.mlp.weight", { NONE, OTHER } },
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
-        char *name = repeated(cases[i].word, MANY, cases[i].end);
+        char *name = repeated(cases[i].word, many(), cases[i].end);
         check_answer(name, cases[i].want);
         free(name);
     }
@@ -497,8 +501,8 @@ END_TEST
 
 START_TEST(index_of_any_length)
 {
-    char *digits = repeated("9", MANY, ".mlp.weight"),
-         *zeros = repeated("0", MANY, "8.mlp.weight");
+    char *digits = repeated("9", many(), ".mlp.weight"),
+         *zeros = repeated("0", many(), "8.mlp.weight");
     char *name = repeated("layers.", 1, digits);
     check_answer(name, unknown);
     free(name);

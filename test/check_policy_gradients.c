@@ -118,7 +118,7 @@ static bool try_once(gradreg_context *context, const choice *c, uint64_t *state,
 typedef struct progress {
     gradreg_context *context;
     uint64_t state;
-    size_t compositions, redrawn;
+    size_t seen, compositions, redrawn;
     double worst;
 } progress;
 
@@ -129,10 +129,18 @@ static void try_composition(progress *at, const choice *c)
     at->compositions++;
 }
 
+/* Slow builds take every eleventh composition, which still meets every value of every choice. */
+static unsigned stride(void)
+{
+    return getenv("GRADREG_TEST_SMALL") != NULL ? 11 : 1;
+}
+
 /* Loops over the bits of the last five choices. */
 static void try_switches(progress *at, choice *c)
 {
     for (int bits = 0; bits < 16; bits++) {
+        if (at->seen++ % stride() != 0)
+            continue;
         c->entropy = bits & 1;
         c->off_policy = bits >> 1 & 1;
         c->packed = bits >> 2 & 1;
@@ -154,7 +162,7 @@ static void try_kl(progress *at, choice *c)
 /* One test per ratio level and surrogate. */
 START_TEST(every_composition_has_the_gradient_of_its_own_loss)
 {
-    progress at = { policy_context(1), test_seed() ^ (uint64_t)(_i + 1) << 32, 0, 0, 0.0 };
+    progress at = { policy_context(1), test_seed() ^ (uint64_t)(_i + 1) << 32, 0, 0, 0, 0.0 };
     choice c;
     memset(&c, 0, sizeof(c));
     c.ratio_level = _i / GRADREG_SURROGATE_PLAIN + 1;
@@ -167,7 +175,9 @@ START_TEST(every_composition_has_the_gradient_of_its_own_loss)
         "of its bound\n",
         c.ratio_level, c.surrogate, at.compositions, at.redrawn, at.worst);
     fflush(stdout);
-    ck_assert_uint_eq(at.compositions, (unsigned)limits * 9 * 6 * 5 * 16);
+    const unsigned all = (unsigned)limits * 9 * 6 * 5 * 16;
+    ck_assert_uint_eq(at.seen, all);
+    ck_assert_uint_eq(at.compositions, (all + stride() - 1) / stride());
     assert_ok(gradreg_context_destroy(at.context));
 }
 END_TEST
