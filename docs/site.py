@@ -34,7 +34,8 @@ NAVIGATION = [
                "docs/monitors.md", "docs/threading.md"]),
     ("Cookbook", ["docs/c.md", "docs/cpp.md", "docs/llmc.md", "docs/rust.md", "docs/python.md",
                   "docs/trl.md", "docs/ranks.md"]),
-    ("Evidence", ["docs/benchmarks.md", "docs/flatness.md"]),
+    ("Evidence", ["docs/benchmarks.md", "docs/flatness.md", "docs/testing.md",
+                  "docs/gpu-report.md"]),
     ("Reference", ["API", "docs/abi.md", "CHANGELOG.md"]),
     ("Working on it", ["CONTRIBUTING.md", "lib/README.md", "examples/README.md"]),
 ]

@@ -39,7 +39,7 @@ struct Thread {
 };
 
 class Block;
-Thread *current; /* the thread that runs now */
+thread_local Thread *current; /* the thread that runs now; another host thread runs none */
 Block *block_of_current;
 
 [[noreturn]] void fault(const Thread &thread, const std::string &what)

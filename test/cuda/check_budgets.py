@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+"""What the compiler made of the kernels, against the budgets.
+
+    check_budgets.py MODULE REPORT_OR_PTX...
+
+MODULE is libgradreg-cuda.so, a report (.txt) what `ptxas -v` said, PTX (.ptx) what went into it. Every
+kernel on every architecture: at most 64 registers, no stack frame, no spills. The hot kernels load
+and store 16 bytes at a time. The module has at most 4 MB. Prints what was checked."""
+import re
+import sys
+from pathlib import Path
+
+REGISTERS, MODULE_BYTES = 64, 4 * 1024 * 1024
+# Deciding is one thread's work on a few numbers: it may hold more at a time.
+HOT = re.compile(r"k_(squares|move|combine)")
+ENTRY = re.compile(r"Compiling entry function '(\w+)' for '(\w+)'")
+FRAME = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+USED = re.compile(r"Used (\d+) registers")
+PTX_ENTRY = re.compile(r"\.entry (\w+)\(")
+WIDE_LOAD = re.compile(r"\bld(?:\.\w+)*\.v4\.[bfsu]32\b|\bld(?:\.\w+)*\.v2\.[bfsu]64\b")
+WIDE_STORE = re.compile(r"\bst(?:\.\w+)*\.v4\.[bfsu]32\b|\bst(?:\.\w+)*\.v2\.[bfsu]64\b")
+
+
+class Checker:
+    def __init__(self):
+        self.problems, self.kernels, self.architectures = [], set(), set()
+        self.compiled, self.most, self.wide = 0, 0, 0
+
+    def expect(self, holds, sentence):
+        if not holds:
+            self.problems.append(sentence)
+
+    def report(self, path):
+        kernel = None
+        for line in path.read_text(encoding="utf-8").splitlines():
+            entry, frame, used = ENTRY.search(line), FRAME.search(line), USED.search(line)
+            if entry:
+                kernel, architecture = entry[1], entry[2]
+                self.kernels.add(kernel)
+                self.architectures.add(architecture)
+                self.compiled += 1
+            elif frame and kernel:
+                self.expect(frame.groups() == ("0", "0", "0"),
+                            f"{kernel} for {architecture}: {frame[0]}")
+            elif used and kernel:
+                registers = int(used[1])
+                self.most = max(self.most, registers)
+                self.expect(registers <= REGISTERS,
+                            f"{kernel} for {architecture}: {registers} registers, "
+                            f"{REGISTERS} at most")
+
+    def ptx(self, path):
+        text = path.read_text(encoding="utf-8")
+        places = [(match[1], match.start()) for match in PTX_ENTRY.finditer(text)]
+        for (name, begin), (_, end) in zip(places, places[1:] + [("", len(text))]):
+            if not HOT.search(name):
+                continue
+            self.wide += 1
+            self.expect(WIDE_LOAD.search(text, begin, end), f"{name} has no load of 16 bytes")
+            if "k_squares" not in name:
+                self.expect(WIDE_STORE.search(text, begin, end),
+                            f"{name} has no store of 16 bytes")
+
+
+def main():
+    module, *files = map(Path, sys.argv[1:])
+    checker = Checker()
+    for path in files:
+        (checker.ptx if path.suffix == ".ptx" else checker.report)(path)
+    size = module.stat().st_size
+    checker.expect(size <= MODULE_BYTES, f"{module.name} has {size} bytes, at most {MODULE_BYTES}")
+    checker.expect(len(checker.kernels) > 10 and checker.wide > 5,
+                   f"only {len(checker.kernels)} kernels, {checker.wide} of them hot, were seen")
+    for problem in checker.problems:
+        print(problem)
+    print(f"budgets: {len(checker.kernels)} kernels on {len(checker.architectures)} architectures "
+          f"({checker.compiled} compilations), at most {checker.most} registers, "
+          f"{checker.wide} hot kernels with 16-byte accesses, module {size / 1e6:.2f} MB, "
+          f"{len(checker.problems)} over budget")
+    return bool(checker.problems)
+
+
+sys.exit(main())
