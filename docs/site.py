@@ -34,7 +34,7 @@ NAVIGATION = [
                "docs/monitors.md", "docs/threading.md"]),
     ("Cookbook", ["docs/c.md", "docs/cpp.md", "docs/llmc.md", "docs/rust.md", "docs/python.md",
                   "docs/trl.md", "docs/ranks.md"]),
-    ("Evidence", ["docs/benchmarks.md", "docs/flatness.md", "docs/testing.md",
+    ("Evidence", ["docs/benchmarks.md", "docs/study/report.md", "docs/flatness.md", "docs/testing.md",
                   "docs/gpu-report.md"]),
     ("Reference", ["API", "docs/abi.md", "CHANGELOG.md"]),
     ("Working on it", ["CONTRIBUTING.md", "lib/README.md", "examples/README.md"]),
@@ -45,7 +45,7 @@ SHORT = {"README.md": "Overview", "API": "API reference", "lib/README.md": "A ma
          "docs/cpp.md": "C++", "docs/llmc.md": "llm.c and its kind", "docs/rust.md": "Rust",
          "docs/python.md": "Python, PyTorch", "docs/trl.md": "TRL", "docs/ranks.md": "Many ranks",
          "docs/layers.md": "Layers and roles", "docs/abi.md": "What stays compatible",
-         "docs/flatness.md": "Flatness, an experiment"}
+         "docs/flatness.md": "Flatness, an experiment", "docs/study/report.md": "A study of GRPO"}
 
 STYLE = """
 :root { color-scheme: light; --ink: #1f2328; --soft: #59636e; --line: #d1d9e0; --shade: #f6f8fa;
