@@ -334,7 +334,8 @@ GR_ALWAYS void gr_slope_row(const int type, const int scaled, const int tilted, 
         for (size_t k = 0; k < AT_ONCE; k++) {
             const gr_vf x = gr_load(type, row, i + k * W);
             if (W == 16 || k % 2 == 0) /* a line at a time */
-                __builtin_prefetch((const void *)((uintptr_t)gr_at(type, next, i + k * W)), 0, 2);
+                __builtin_prefetch((const void *)((uintptr_t)gr_at(type, next, i + k * W)), 0,
+                                   2);
             g[k] = gr_slope_one(tilted, gr_scaled(scaled, x, inverse), &s);
         }
         for (size_t k = 0; k < AT_ONCE; k++)
