@@ -62,7 +62,8 @@ def main():
     environment.update({
         "RUSTC": rustc,
         "PATH": f"{Path(rustc).parent}:{os.environ['PATH']}",
-        "PKG_CONFIG_LIBDIR": str(configs[0].parent.resolve()),
+        # First in the search: what the library itself depends on is the system's.
+        "PKG_CONFIG_PATH": str(configs[0].parent.resolve()),
         "PKG_CONFIG_SYSROOT_DIR": str(installed.resolve()),
         "LD_LIBRARY_PATH": str(library.resolve()),
         "CARGO_TARGET_DIR": str(folder / "target"),

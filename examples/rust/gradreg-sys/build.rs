@@ -6,10 +6,11 @@
 use std::env;
 use std::process::Command;
 
-fn pkg_config(argument: &str) -> Option<Vec<String>> {
+fn pkg_config(arguments: &[&str]) -> Option<Vec<String>> {
     let program = env::var("PKG_CONFIG").unwrap_or_else(|_| "pkg-config".to_string());
     let output = Command::new(program)
-        .args(["--libs-only-L", argument, "gradreg >= 0.1"].iter().filter(|a| !a.is_empty()))
+        .args(arguments)
+        .arg("gradreg >= 0.1")
         .output()
         .ok()?;
     if !output.status.success() {
@@ -29,7 +30,8 @@ fn main() {
     if let Ok(folder) = env::var("GRADREG_LIB_DIR") {
         println!("cargo:rustc-link-search=native={}", folder);
     } else {
-        let flags = pkg_config(if fixed { "--static" } else { "" }).unwrap_or_else(|| {
+        let asked: &[&str] = if fixed { &["--static", "--libs"] } else { &["--libs"] };
+        let flags = pkg_config(asked).unwrap_or_else(|| {
             panic!(
                 "libgradreg was not found: install it so that `pkg-config --libs gradreg` knows \
                  it, or set GRADREG_LIB_DIR to the folder that holds it"
@@ -37,6 +39,12 @@ fn main() {
         });
         for folder in flags.iter().filter_map(|flag| flag.strip_prefix("-L")) {
             println!("cargo:rustc-link-search=native={}", folder);
+        }
+        // The archive does not say what it needs itself; pkg-config does.
+        for name in flags.iter().filter_map(|flag| flag.strip_prefix("-l")) {
+            if name != "gradreg" {
+                println!("cargo:rustc-link-lib={}", name);
+            }
         }
     }
     if fixed {
