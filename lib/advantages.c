@@ -54,10 +54,16 @@ static gradreg_status check_buffers(const gr_advantage_task *t)
 
 static gradreg_status run(gradreg_context *context, gr_advantage_task *t)
 {
+    const gr_pointer pointers[] = { { "argument ", "out", t->out, -1 },
+                                    { "argument ", "rewards", t->rewards, -1 } };
     gr_fpenv host;
-    if (t->params.group != NULL) {
-        GR_TRY(gradreg_i_scratch(context, t->count * sizeof(int64_t)));
+    GR_TRY(gradreg_i_check_places(context, pointers, 2));
+    const size_t ids = t->params.group != NULL ? t->count * sizeof(int64_t) : 0;
+    const size_t spare = context->device_ops != NULL ? GR_ADVANTAGE_SPARE : 0;
+    if (ids + spare > 0) {
+        GR_TRY(gradreg_i_scratch(context, ids + spare));
         t->order = context->scratch;
+        t->spare = (char *)context->scratch + ids;
     }
     gradreg_i_fp_enter(&host);
     const gradreg_status status = gradreg_i_backend_losses(context)->advantages(context, t);
@@ -70,7 +76,7 @@ gradreg_status gradreg_advantages(gradreg_context *context, float *out, const fl
                                   const gradreg_advantage_params *params)
 {
     gr_advantage_task task = {
-        GRADREG_ADVANTAGE_PARAMS_INIT, out, rewards, count, group_size, NULL
+        GRADREG_ADVANTAGE_PARAMS_INIT, out, rewards, count, group_size, NULL, NULL
     };
     GR_ENTER();
     GR_REQUIRE_POINTER(context);

@@ -3,18 +3,24 @@
  * In: a context. Out: the ops of its backend. */
 #include "backend.h"
 
+#include "context.h"
 #include "cpu/cpu_backend.h"
+#include "module.h"
+
+/* A device's functions are the first member of its module. */
+static const gr_module *module_of(const gradreg_context *context)
+{
+    return (const gr_module *)(const void *)context->device_ops;
+}
 
 const gr_backend_ops *gradreg_i_backend_ops(const gradreg_context *context)
 {
-    (void)context; /* contexts of other backends cannot be created in this build */
-    return &gradreg_cpu_backend;
+    return context->device_ops != NULL ? module_of(context)->ops : &gradreg_cpu_backend;
 }
 
 const gr_loss_ops *gradreg_i_backend_losses(const gradreg_context *context)
 {
-    (void)context;
-    return &gradreg_cpu_losses;
+    return context->device_ops != NULL ? module_of(context)->losses : &gradreg_cpu_losses;
 }
 
 const gr_logits_ops *gradreg_i_backend_logits(const gradreg_context *context)
@@ -25,12 +31,10 @@ const gr_logits_ops *gradreg_i_backend_logits(const gradreg_context *context)
 
 const gr_probe_ops *gradreg_i_backend_probe(const gradreg_context *context)
 {
-    (void)context;
-    return &gradreg_cpu_probe;
+    return context->device_ops != NULL ? module_of(context)->probe : &gradreg_cpu_probe;
 }
 
 const gr_monitor_ops *gradreg_i_backend_monitors(const gradreg_context *context)
 {
-    (void)context;
-    return &gradreg_cpu_monitors;
+    return context->device_ops != NULL ? module_of(context)->monitors : &gradreg_cpu_monitors;
 }

@@ -10,7 +10,9 @@
 
 #include <stddef.h>
 
-#include "context.h"
+#ifndef __cplusplus
+#include "context.h" /* to a module in C++ a context is only a name */
+#endif
 #include "gradreg.h"
 #include "linear_data.h"
 #include "logits_data.h"
@@ -80,16 +82,23 @@ typedef struct gr_work {
     const gr_table *table;
     gr_span *spans;
     gr_step step;
-    double *block_sums; /* [GR_BLOCK_ROWS][table->block_capacity] */
-    double *exchange;   /* [world][rows of the largest range][bin_count] */
-    int noisy;          /* theta stands at the noisy point */
-    int streaming;      /* buffers are too large for the caches */
+    void *block_sums; /* backend memory of scratch_bytes(); nothing else looks into it */
+    void *notes;      /* host memory of note_bytes(), zeroed at birth; likewise */
+    double *exchange; /* [world][rows of the largest range][bin_count] */
+    int noisy;        /* theta stands at the noisy point */
+    int streaming;    /* buffers are too large for the caches */
 } gr_work;
 
 enum { GR_BLOCK_ROWS = GR_COMBINE_SUMS + 1 };
 
 typedef struct gr_backend_ops {
     const char *name;
+    /* What the backend itself wants per regularizer: backend memory once the table is built, host
+     * memory before. */
+    size_t (*scratch_bytes)(const gr_table *table);
+    size_t (*note_bytes)(size_t segment_count);
+    /* OPTIONAL, NULL does nothing: the spans are those of a call that begins. */
+    gradreg_status (*begin)(gr_work *work);
     /* zero bytes in backend memory; queued */
     gradreg_status (*zero)(gr_work *work, void *backend, size_t bytes);
     /* sums[row] = squares; for gradients and directions sums[row + 1] = elements not finite */
@@ -118,8 +127,10 @@ typedef struct gr_backend_ops {
      * ranks' rows in their order */
     gradreg_status (*pack)(gr_work *work, int first_row, int end_row);
     gradreg_status (*unpack)(gr_work *work, int first_row, int end_row);
-    /* between host and backend memory; wait */
+    /* from backend memory to the host; waits */
     gradreg_status (*fetch)(gr_work *work, void *host, const void *backend, size_t bytes);
+    /* from the host, whose memory is free again on return; waits for more than a few thousand
+     * bytes only */
     gradreg_status (*store)(gr_work *work, void *backend, const void *host, size_t bytes);
     /* within backend memory; queued */
     gradreg_status (*copy)(gr_work *work, void *to, const void *from, size_t bytes);

@@ -75,12 +75,21 @@ static void *allocate_with(const gradreg_allocator *allocator, size_t bytes,
     return pointer;
 }
 
+/* Memory that no hook of the caller's gives. */
+static bool own_device_memory(const gradreg_context *context, gradreg_memory memory)
+{
+    return memory == GRADREG_MEMORY_BACKEND && context->device_ops != NULL &&
+           context->params.allocator.allocate == NULL;
+}
+
 void *gradreg_i_allocate(gradreg_context *context, size_t bytes, gradreg_memory memory)
 {
     if (bytes == 0)
         return NULL;
     atomic_fetch_add(&context->allocations, 1);
-    void *pointer = allocate_with(&context->params.allocator, bytes, memory);
+    void *pointer = own_device_memory(context, memory)
+                        ? context->device_ops->allocate(context->device, bytes)
+                        : allocate_with(&context->params.allocator, bytes, memory);
     if (pointer != NULL)
         atomic_fetch_add(&context->bytes_held, bytes);
     return pointer;
@@ -92,7 +101,13 @@ void gradreg_i_release(gradreg_context *context, void *pointer, size_t bytes,
     if (pointer == NULL)
         return;
     assert(atomic_load(&context->bytes_held) >= bytes);
-    release_with(&context->params.allocator, pointer, bytes, memory);
+    /* The device's own release waits; what a hook takes back may still be in use. */
+    if (memory == GRADREG_MEMORY_BACKEND && context->device_ops != NULL)
+        (void)context->device_ops->synchronize(context->device);
+    if (own_device_memory(context, memory))
+        context->device_ops->release(context->device, pointer);
+    else
+        release_with(&context->params.allocator, pointer, bytes, memory);
     atomic_fetch_sub(&context->bytes_held, bytes);
 }
 
@@ -163,13 +178,25 @@ static void name_cpu(const gradreg_context *context, struct gradreg_context_info
 }
 
 /* The module is looked for when a context asks for it, so that the library has the same exports
- * and starts alike on machines with and without a GPU. Version 0.1 ships none. */
+ * and starts alike on machines with and without a GPU. */
 static gradreg_status open_cuda(gradreg_context *context)
 {
-    (void)context;
-    return GR_FAIL(GRADREG_ERROR_UNSUPPORTED,
-                   "params.backend is GRADREG_BACKEND_CUDA, but no CUDA module was found: this "
-                   "build has the CPU backend only, expected GRADREG_BACKEND_CPU or _AUTO");
+    const gr_device *device;
+    gradreg_status status = gradreg_i_device_find(&device);
+    if (status == GRADREG_OK)
+        status = device->open(&context->device, context->params.device, context->device_name);
+    if (status != GRADREG_OK) {
+        const char *why = strstr(gradreg_last_error(), ": ");
+        return GR_FAIL(status, "params.backend is GRADREG_BACKEND_CUDA: %s",
+                       why != NULL ? why + 2 : gradreg_last_error());
+    }
+    context->device_ops = device;
+    return GRADREG_OK;
+}
+
+static void name_cuda(const gradreg_context *context, struct gradreg_context_info *info)
+{
+    memcpy(info->device_name, context->device_name, sizeof(info->device_name));
 }
 
 static bool always(void)
@@ -177,9 +204,10 @@ static bool always(void)
     return true;
 }
 
-static bool never(void)
+static bool has_cuda(void)
 {
-    return false;
+    const gr_device *device;
+    return gradreg_i_device_find(&device) == GRADREG_OK;
 }
 
 /* One row per backend: whether it can be opened here, opening it (a sentence where it cannot),
@@ -191,7 +219,7 @@ static const struct backend {
     void (*name)(const gradreg_context *context, struct gradreg_context_info *info);
 } backends[] = {
     { GRADREG_BACKEND_CPU, always, open_cpu, name_cpu },
-    { GRADREG_BACKEND_CUDA, never, open_cuda, NULL },
+    { GRADREG_BACKEND_CUDA, has_cuda, open_cuda, name_cuda },
 };
 
 static const struct backend *find_backend(gradreg_backend id)
@@ -206,6 +234,7 @@ static const struct backend *find_backend(gradreg_backend id)
 
 int32_t gradreg_backend_available(gradreg_backend backend)
 {
+    GR_ENTER();
     const struct backend *row = find_backend(backend);
     return row != NULL && row->available();
 }
@@ -306,9 +335,83 @@ gradreg_status gradreg_context_destroy(gradreg_context *context)
     gradreg_i_pool_destroy(&context->pool);
     gradreg_i_release(context, context->scratch, context->scratch_bytes,
                       GRADREG_MEMORY_BACKEND);
+    if (context->device_ops != NULL)
+        context->device_ops->close(context->device);
 
     const gradreg_allocator allocator = context->params.allocator;
     release_with(&allocator, context, sizeof(*context), GRADREG_MEMORY_HOST);
+    return GRADREG_OK;
+}
+
+/* ---- devices --------------------------------------------------------------------- */
+
+gradreg_status gradreg_i_device_enter(gradreg_context *context, gr_device_guard *guard)
+{
+    return context->device_ops != NULL ? context->device_ops->enter(context->device, guard)
+                                       : GRADREG_OK;
+}
+
+void gradreg_i_device_leave(gradreg_context *context, const gr_device_guard *guard)
+{
+    if (context->device_ops != NULL)
+        context->device_ops->leave(context->device, guard);
+}
+
+int gradreg_i_places_differ(const gradreg_context *context)
+{
+    return context->device_ops != NULL || gradreg_i_device_loaded() != NULL;
+}
+
+/* "buffers.grads", or "buffers.grad_pointers[3]". */
+static const char *name_pointer(char *out, size_t bytes, const gr_pointer *p)
+{
+    if (p->index < 0)
+        (void)snprintf(out, bytes, "%s%s", p->owner, p->name);
+    else
+        (void)snprintf(out, bytes, "%s%s[%lld]", p->owner, p->name, (long long)p->index);
+    return out;
+}
+
+gradreg_status gradreg_i_check_place(gradreg_context *context, const gr_pointer *pointer)
+{
+    const gr_device *device =
+        context->device_ops != NULL ? context->device_ops : gradreg_i_device_loaded();
+    const int on_cpu = context->device_ops == NULL;
+    gr_place place;
+    char name[96];
+
+    if (device == NULL || pointer->at == NULL)
+        return GRADREG_OK;
+    GR_TRY(device->look_up(&place, pointer->at));
+    if (place.kind == GR_PLACE_SHARED ||
+        (place.kind == GR_PLACE_HOST && (on_cpu || device->reaches_host(context->device))) ||
+        (place.kind == GR_PLACE_DEVICE && !on_cpu && place.device == context->params.device))
+        return GRADREG_OK;
+    name_pointer(name, sizeof(name), pointer);
+    GR_REQUIRE(place.kind != GR_PLACE_HOST,
+               "%s = %p is host memory, expected memory of CUDA device %ld", name, pointer->at,
+               (long)context->params.device);
+    GR_REQUIRE(on_cpu, "%s = %p is memory of CUDA device %ld, the context is on device %ld",
+               name, pointer->at, (long)place.device, (long)context->params.device);
+    return GR_FAIL(GRADREG_ERROR_INVALID_ARGUMENT,
+                   "%s = %p is memory of CUDA device %ld, expected host memory: the context's "
+                   "backend is the CPU",
+                   name, pointer->at, (long)place.device);
+}
+
+gradreg_status gradreg_i_check_places(gradreg_context *context, const gr_pointer *pointers,
+                                      size_t count)
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    if (!gradreg_i_places_differ(context))
+        return GRADREG_OK;
+    for (size_t i = 0; i < count; i++)
+        hash = (hash ^ (uintptr_t)pointers[i].at) * UINT64_C(0x100000001b3);
+    if (hash == context->checked_places)
+        return GRADREG_OK;
+    for (size_t i = 0; i < count; i++)
+        GR_TRY(gradreg_i_check_place(context, &pointers[i]));
+    context->checked_places = hash;
     return GRADREG_OK;
 }
 
@@ -318,10 +421,12 @@ gradreg_status gradreg_context_set_stream(gradreg_context *context, void *stream
 {
     GR_ENTER();
     GR_REQUIRE_POINTER(context);
-    GR_REQUIRE(stream == NULL, "argument 'stream' is %p, expected NULL: the CPU has no streams",
-               stream);
+    GR_REQUIRE(stream == NULL || context->device_ops != NULL,
+               "argument 'stream' is %p, expected NULL: the CPU has no streams", stream);
     GR_TRY(gradreg_i_busy_enter(&context->busy, "context"));
     context->stream = stream;
+    if (context->device_ops != NULL)
+        context->device_ops->set_stream(context->device, stream);
     gradreg_i_busy_leave(&context->busy);
     return GRADREG_OK;
 }
@@ -331,9 +436,12 @@ gradreg_status gradreg_context_synchronize(gradreg_context *context)
     GR_ENTER();
     GR_REQUIRE_POINTER(context);
     GR_TRY(gradreg_i_busy_enter(&context->busy, "context"));
-    /* Nothing is ever queued: on the CPU every call has finished when it returns. */
+    /* Nothing is ever queued on the CPU: every call has finished when it returns. */
+    const gradreg_status status = context->device_ops != NULL
+                                      ? context->device_ops->synchronize(context->device)
+                                      : GRADREG_OK;
     gradreg_i_busy_leave(&context->busy);
-    return GRADREG_OK;
+    return status;
 }
 
 gradreg_status gradreg_context_info(const gradreg_context *context,

@@ -6,7 +6,8 @@
  *      context ──┬── allocate / release ──► the caller's allocator, or the C library
  *                ├── log ─────────────────► the caller's callback, or nowhere
  *                ├── threads.h ───────────► the caller's parallel_for, or the own pool
- *                └── path, stream ────────► the backend */
+ *                ├── path, stream ────────► the backend
+ *                └── device ──────────────► device.h, if its memory is not the host's */
 #ifndef GRADREG_LIB_CONTEXT_H
 #define GRADREG_LIB_CONTEXT_H
 
@@ -17,6 +18,7 @@
 #include <stdint.h>
 
 #include "cpu/cpu_features.h"
+#include "device.h"
 #include "status.h"
 #include "threads.h"
 
@@ -30,6 +32,9 @@ typedef struct gr_busy {
 struct gradreg_context {
     gradreg_context_params params; /* as given, AUTO, 0 and NULL resolved */
     gr_vector_path path;
+    const gr_device *device_ops; /* NULL: the CPU */
+    void *device;                /* what device_ops->open gave */
+    char device_name[64];
     void *stream;
     gr_busy busy; /* for the entries whose "only user" is the context's */
     _Atomic int32_t children;
@@ -37,6 +42,8 @@ struct gradreg_context {
     _Atomic uint64_t allocations;
     void *scratch; /* backend memory, see gradreg_context_reserve() */
     size_t scratch_bytes;
+    uint64_t
+        checked_places; /* fingerprint of the last loss's pointers that lie where they should */
     gr_pool pool;
 };
 
@@ -55,6 +62,27 @@ void gradreg_i_log(gradreg_context *context, gradreg_log_level level, const char
 
 /* context->scratch of at least this size, for the holder of context->busy. */
 gradreg_status gradreg_i_scratch(gradreg_context *context, size_t bytes);
+
+/* Around work on the backend: its device is current, and was not left in error. On the CPU both do
+ * nothing. After a failure leave must not follow. */
+gradreg_status gradreg_i_device_enter(gradreg_context *context, gr_device_guard *guard);
+void gradreg_i_device_leave(gradreg_context *context, const gr_device_guard *guard);
+
+/* One of a call's pointers, and its name for the sentence: "batch." "logp", or with an index that is
+ * not negative "buffers." "grad_pointers" [3]. */
+typedef struct gr_pointer {
+    const char *owner, *name;
+    const void *at;
+    int64_t index;
+} gr_pointer;
+
+/* Whether there can be pointers into a wrong memory at all: a device is in the process. */
+int gradreg_i_places_differ(const gradreg_context *context);
+/* INVALID_ARGUMENT for memory that the context's backend cannot reach. NULL is fine. */
+gradreg_status gradreg_i_check_place(gradreg_context *context, const gr_pointer *pointer);
+/* The same for the pointers of a loss, which are looked at when they are others than last time. */
+gradreg_status gradreg_i_check_places(gradreg_context *context, const gr_pointer *pointers,
+                                      size_t count);
 
 /* A context with children cannot be destroyed. */
 void gradreg_i_child_add(gradreg_context *context);

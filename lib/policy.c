@@ -216,6 +216,24 @@ static double longest_row(const gradreg_policy_batch *b)
     return (double)longest;
 }
 
+/* Memory that the backend can reach. row_offsets and group are the host's. */
+static gradreg_status check_memory(gradreg_context *context, const gr_policy_task *t)
+{
+    const gradreg_policy_batch *b = &t->batch;
+    const gr_pointer pointers[] = { { "out.", "dlogp", t->dlogp, -1 },
+                                    { "out.", "dentropy", t->dentropy, -1 },
+                                    { "", "metrics", t->metrics, -1 },
+                                    { "batch.", "logp", b->logp, -1 },
+                                    { "batch.", "old_logp", b->old_logp, -1 },
+                                    { "batch.", "ref_logp", b->ref_logp, -1 },
+                                    { "batch.", "rollout_logp", b->rollout_logp, -1 },
+                                    { "batch.", "token_weight", b->token_weight, -1 },
+                                    { "batch.", "entropy", b->entropy, -1 },
+                                    { "batch.", "mask", b->mask, -1 },
+                                    { "batch.", "advantages", b->advantages, -1 } };
+    return gradreg_i_check_places(context, pointers, sizeof(pointers) / sizeof(*pointers));
+}
+
 gradreg_status gradreg_i_policy_read_batch(gr_policy_task *t,
                                            const gradreg_policy_batch *caller)
 {
@@ -253,13 +271,15 @@ static gradreg_status read_gradient(gr_policy_task *t, const gradreg_policy_grad
 
 size_t gradreg_i_policy_scratch(size_t sequences)
 {
-    return sequences * (sizeof(gr_policy_row) + sizeof(int64_t)) + 64;
+    return sequences * (sizeof(gr_policy_row) + sizeof(int64_t) + GR_POLICY_SPARE_EACH) +
+           GR_POLICY_SPARE;
 }
 
 void gradreg_i_policy_place(gr_policy_task *t, void *scratch)
 {
     t->rows = scratch;
     t->order = (int64_t *)(void *)(t->rows + t->batch.sequences);
+    t->spare = t->order + t->batch.sequences;
 }
 
 gradreg_status gradreg_policy_scratch_bytes(size_t *out, size_t sequences)
@@ -298,11 +318,13 @@ gradreg_status gradreg_policy_loss(gradreg_context *context, gradreg_policy_metr
     GR_TRY(gradreg_i_policy_read(&task.policy, policy));
     GR_TRY(read_gradient(&task, out));
     task.metrics = metrics;
-    if (metrics != NULL)
+    if (metrics != NULL && context->device_ops == NULL)
         GR_TRY(gradreg_i_struct_check(metrics, sizeof(*metrics), "metrics"));
     GR_TRY(gradreg_i_policy_read_batch(&task, batch));
     GR_TRY(gradreg_i_busy_enter(&context->busy, "context"));
-    const gradreg_status status = run(context, &task);
+    gradreg_status status = check_memory(context, &task);
+    if (status == GRADREG_OK)
+        status = run(context, &task);
     gradreg_i_busy_leave(&context->busy);
     return status;
 }

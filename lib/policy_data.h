@@ -43,7 +43,11 @@ typedef struct gr_policy_task {
     double longest; /* row length */
     size_t tokens;
     int from_logits; /* logp and entropy come with the call */
+    void
+        *spare; /* GR_POLICY_SPARE bytes, and GR_POLICY_SPARE_EACH per row, the backend's own */
 } gr_policy_task;
+
+enum { GR_POLICY_SPARE = 128, GR_POLICY_SPARE_EACH = 8 };
 
 /* Rewards, checked. */
 typedef struct gr_advantage_task {
@@ -52,7 +56,10 @@ typedef struct gr_advantage_task {
     const float *rewards;
     size_t count, group_size;
     int64_t *order; /* with group ids: reward numbers by group */
+    void *spare;    /* GR_ADVANTAGE_SPARE bytes, unless backend memory is the host's */
 } gr_advantage_task;
+
+enum { GR_ADVANTAGE_SPARE = 64 };
 
 /* Denominators, once they are known. */
 typedef struct gr_policy_totals {

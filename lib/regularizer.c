@@ -4,7 +4,7 @@
  * host memory (handle, table), one for the pieces, one of backend memory:
  *
  *      control | coefficients | sums | bins | m | a | layer scratch | noise lengths | terms |
- *      block sums | exchange | clean copy | g1 | g+ | kept correction | noise direction */
+ *      backend's scratch | exchange | clean copy | g1 | g+ | kept correction | noise direction */
 #include "regularizer.h"
 
 #include <stdint.h>
@@ -41,9 +41,11 @@ typedef struct host_parts {
     void *table;
     gr_span *spans;
     double *multipliers, *adaptive, *averages;
+    void *notes;
 } host_parts;
 
-static size_t host_layout(host_parts *out, char *base, size_t segment_count, int32_t layers)
+static size_t host_layout(host_parts *out, char *base, const gr_backend_ops *ops,
+                          size_t segment_count, int32_t layers)
 {
     const size_t slots = (size_t)layers + 1;
     arena a = { base, 0 };
@@ -53,6 +55,7 @@ static size_t host_layout(host_parts *out, char *base, size_t segment_count, int
     out->multipliers = take(&a, slots * sizeof(double));
     out->adaptive = take(&a, slots * sizeof(double));
     out->averages = take(&a, slots * sizeof(double));
+    out->notes = take(&a, ops->note_bytes(segment_count));
     return a.used;
 }
 
@@ -97,7 +100,7 @@ static size_t backend_layout(gradreg_regularizer *reg, char *base)
     s->noise_squared = take(&a, noise_segments(t) * sizeof(double));
     s->noise_length = take(&a, noise_segments(t) * sizeof(double));
     s->terms = take(&a, slots * GRADREG_TERMS_COLUMNS * sizeof(double));
-    reg->work.block_sums = take(&a, (size_t)GR_BLOCK_ROWS * t->block_capacity * sizeof(double));
+    reg->work.block_sums = take(&a, reg->ops->scratch_bytes(t));
     reg->work.exchange = take(&a, ranks * exchange_rows() * bins * sizeof(double));
     reg->clean = take(&a, t->storage.clean);
     reg->first = take(&a, t->storage.first);
@@ -130,6 +133,8 @@ static gradreg_status describe(gradreg_regularizer *reg, const host_parts *parts
     memset(parts->spans, 0, segment_count * sizeof(gr_span));
     reg->context = context;
     reg->ops = gradreg_i_backend_ops(context);
+    reg->work.notes = parts->notes;
+    memset(parts->notes, 0, reg->ops->note_bytes(segment_count));
     reg->multipliers = parts->multipliers;
     reg->adaptive = parts->adaptive;
     reg->averages = parts->averages;
@@ -159,11 +164,12 @@ static gradreg_status make_handle(gradreg_regularizer **out, gradreg_context *co
                                   const gradreg_regularizer_params *options)
 {
     host_parts parts;
-    const size_t bytes = host_layout(&parts, NULL, segment_count, options->layer_count);
+    const gr_backend_ops *ops = gradreg_i_backend_ops(context);
+    const size_t bytes = host_layout(&parts, NULL, ops, segment_count, options->layer_count);
     char *memory = gradreg_i_allocate(context, bytes, GRADREG_MEMORY_HOST);
     if (memory == NULL)
         return GRADREG_ERROR_OUT_OF_MEMORY;
-    host_layout(&parts, memory, segment_count, options->layer_count);
+    host_layout(&parts, memory, ops, segment_count, options->layer_count);
     const gradreg_status status =
         describe(parts.handle, &parts, context, segments, segment_count, options);
     if (status != GRADREG_OK) {
@@ -240,7 +246,11 @@ static gradreg_status equip(gradreg_regularizer *reg)
         return GRADREG_ERROR_OUT_OF_MEMORY;
     backend_layout(reg, reg->backend_memory);
     reg->work.streaming = is_large(&reg->table);
-    return fill_backend_memory(reg);
+    gr_device_guard guard;
+    GR_TRY(gradreg_i_device_enter(reg->context, &guard));
+    const gradreg_status status = fill_backend_memory(reg);
+    gradreg_i_device_leave(reg->context, &guard);
+    return status;
 }
 
 static void remark(gradreg_regularizer *reg)
@@ -320,11 +330,16 @@ gradreg_status gradreg_regularizer_destroy(gradreg_regularizer *reg)
 gradreg_status gradreg_i_regularizer_call(gradreg_regularizer *reg, gr_entry entry, void *task)
 {
     gr_fpenv host;
+    gr_device_guard guard;
     GR_REQUIRE(reg != NULL, "argument 'regularizer' must not be NULL");
     GR_TRY(gradreg_i_busy_enter(&reg->busy, "regularizer"));
-    gradreg_i_fp_enter(&host);
-    const gradreg_status status = entry(reg, task);
-    gradreg_i_fp_leave(&host);
+    gradreg_status status = gradreg_i_device_enter(reg->context, &guard);
+    if (status == GRADREG_OK) {
+        gradreg_i_fp_enter(&host);
+        status = entry(reg, task);
+        gradreg_i_fp_leave(&host);
+        gradreg_i_device_leave(reg->context, &guard);
+    }
     gradreg_i_busy_leave(&reg->busy);
     return status;
 }

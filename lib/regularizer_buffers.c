@@ -235,6 +235,62 @@ static gradreg_status check_pointers_once(gradreg_regularizer *reg, const gr_buf
     return GRADREG_OK;
 }
 
+/* ---- memory of the wrong kind ---------------------------------------------------- */
+
+/* "grads" or "grad_pointers[3]" as the caller knows it. */
+static gr_pointer pointer_of(const gr_buffer *b, size_t index)
+{
+    const gr_pointer flat = { "buffers.", b->name, b->flat, -1 };
+    if (b->pointers == NULL)
+        return flat;
+    return (gr_pointer){ "buffers.", b->pointers_name, b->pointers[index], (int64_t)index };
+}
+
+static uint64_t mixed(uint64_t hash, const void *pointer)
+{
+    return (hash ^ (uintptr_t)pointer) * UINT64_C(0x100000001b3);
+}
+
+/* Looking a pointer up costs a call of the driver: the same ones are looked up once. */
+static int known_places(gradreg_regularizer *reg, uint64_t hash)
+{
+    for (size_t i = 0; i < sizeof(reg->checked_places) / sizeof(*reg->checked_places); i++)
+        if (reg->checked_places[i] == hash)
+            return 1;
+    return 0;
+}
+
+static size_t pointer_count(const gradreg_regularizer *reg, const gr_buffer *b)
+{
+    return b->pointers != NULL ? reg->table.segment_count : 1;
+}
+
+static gradreg_status check_places(gradreg_regularizer *reg, const gradreg_buffers *b,
+                                   const gr_buffer *const *all, size_t kinds)
+{
+    const gr_pointer scalars[] = { { "buffers.", "grad_scale", b->grad_scale, -1 },
+                                   { "buffers.", "found_inf", b->found_inf, -1 } };
+    uint64_t hash = mixed(mixed(UINT64_C(0xcbf29ce484222325), b->grad_scale), b->found_inf);
+    if (!gradreg_i_places_differ(reg->context))
+        return GRADREG_OK;
+    for (size_t k = 0; k < kinds; k++)
+        for (size_t i = 0; i < pointer_count(reg, all[k]); i++)
+            hash = mixed(hash, pointer_of(all[k], i).at);
+    if (known_places(reg, hash))
+        return GRADREG_OK;
+    for (size_t k = 0; k < kinds; k++)
+        for (size_t i = 0; i < pointer_count(reg, all[k]); i++) {
+            const gr_segment *s = &reg->table.segments[i];
+            const gr_pointer p = pointer_of(all[k], i);
+            if (all[k]->pointers == NULL || s->begin < s->end)
+                GR_TRY(gradreg_i_check_place(reg->context, &p));
+        }
+    for (size_t i = 0; i < sizeof(scalars) / sizeof(*scalars); i++)
+        GR_TRY(gradreg_i_check_place(reg->context, &scalars[i]));
+    reg->checked_places[reg->next_place++ % 4] = hash;
+    return GRADREG_OK;
+}
+
 /* ---- all spans ------------------------------------------------------------------- */
 
 typedef struct gr_given {
@@ -383,6 +439,9 @@ gradreg_status gradreg_i_regularizer_spans(gradreg_regularizer *reg, gradreg_buf
         GR_TRY(fill_span(reg, i, &g));
     if (any_pointers)
         GR_TRY(check_pointers_once(reg, all));
+    GR_TRY(check_places(reg, b, all, sizeof(all) / sizeof(*all)));
+    if (reg->ops->begin != NULL)
+        GR_TRY(reg->ops->begin(&reg->work));
     const int moved_given =
         needs &
         (reg->work.step.options.placement == GRADREG_PLACEMENT_IN_PLACE ? GR_NEED_PARAMS

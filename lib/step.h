@@ -284,20 +284,25 @@ GR_FN void gr_keep_noise_lengths(const gr_step *s)
 
 /* ---- undoing the sums' units ----------------------------------------------------- */
 
+/* 1 / x for a power of two in [2^-120, 2^120], exact and without a division. */
+GR_FN double gr_inverse_scale(float scale)
+{
+    return (double)gr_bits_f32(0x7f000000u - gr_f32_bits(scale));
+}
+
 GR_FN double gr_move_unit(const gr_coefficients *k, int sum, int noise)
 {
-    const double applied = (double)(noise ? k->noise_scale_applied : k->scale_applied);
-    const double other = sum == GR_MOVE_APPLIED ? applied
-                         : sum == GR_MOVE_ALONG
-                             ? (double)(noise ? k->noise_scale_u : k->scale_u)
-                             : (double)k->scale_slope;
-    return 1.0 / applied / other;
+    const float applied = noise ? k->noise_scale_applied : k->scale_applied;
+    const float other = sum == GR_MOVE_APPLIED ? applied
+                        : sum == GR_MOVE_ALONG ? (noise ? k->noise_scale_u : k->scale_u)
+                                               : k->scale_slope;
+    return gr_inverse_scale(applied) * gr_inverse_scale(other);
 }
 
 GR_FN double gr_combine_unit(const gr_coefficients *k, int sum)
 {
-    const double scale = (double)k->scale;
-    return 1.0 / scale / (sum == GR_COMBINE_ALONG ? (double)k->scale_direction : scale);
+    const float other = sum == GR_COMBINE_ALONG ? k->scale_direction : k->scale;
+    return gr_inverse_scale(k->scale) * gr_inverse_scale(other);
 }
 
 #endif

@@ -212,8 +212,9 @@ GR_FN void gr_terms_row(const gr_step *s, int layer, int all, double *t)
     t[GR_TERM_ABSENT] = g.absent;
 }
 
-/* Ends the step: counts it and writes the report. */
-GR_FN void gr_finish_step(const gr_step *s)
+/* Ends the step in three parts, of which the rows in between may be written in any order: counts
+ * it, writes the report, keeps what the next noise needs. */
+GR_FN void gr_finish_begin(const gr_step *s)
 {
     gr_control *c = s->control;
     c->step++;
@@ -226,15 +227,30 @@ GR_FN void gr_finish_step(const gr_step *s)
         c->flags |= GRADREG_FLAG_ABSENT_GRADIENT;
     if (c->noise_in && !c->has_noise_direction)
         c->flags |= GRADREG_FLAG_NO_DIRECTION;
-    for (int l = -1; l < s->options.layer_count; l++) {
-        double *t = s->terms + (size_t)(l + 1) * GRADREG_TERMS_COLUMNS;
-        gr_terms_row(s, l, l < 0, t);
-        t[GR_TERM_STEP] = (double)c->step;
-        t[GR_TERM_FLAGS] = (double)c->flags;
-    }
-    if (c->noise_update)
+}
+
+/* layer -1: the total */
+GR_FN void gr_finish_row(const gr_step *s, int layer)
+{
+    double *t = s->terms + (size_t)(layer + 1) * GRADREG_TERMS_COLUMNS;
+    gr_terms_row(s, layer, layer < 0, t);
+    t[GR_TERM_STEP] = (double)s->control->step;
+    t[GR_TERM_FLAGS] = (double)s->control->flags;
+}
+
+GR_FN void gr_finish_end(const gr_step *s)
+{
+    if (s->control->noise_update)
         gr_keep_noise_lengths(s);
-    c->noise_in = 0;
+    s->control->noise_in = 0;
+}
+
+GR_FN void gr_finish_step(const gr_step *s)
+{
+    gr_finish_begin(s);
+    for (int l = -1; l < s->options.layer_count; l++)
+        gr_finish_row(s, l);
+    gr_finish_end(s);
 }
 
 /* A report that ranks failed to agree on: step and flags stay. */

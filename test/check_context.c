@@ -176,7 +176,7 @@ START_TEST(cuda_is_unsupported_and_leaves_nothing)
     params.device = 5;
     params.allocator = counting_hook(&allocator);
     assert_fails(gradreg_context_create(&context, &params), GRADREG_ERROR_UNSUPPORTED,
-                 "params.backend", "CUDA", "GRADREG_BACKEND_CPU");
+                 "params.backend", "CUDA", "GRADREG_CUDA_MODULE");
     ck_assert_ptr_null(context);
     counting_check(&allocator);
 }

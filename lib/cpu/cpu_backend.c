@@ -15,6 +15,18 @@ static double *row_at(gr_work *work, int row)
     return work->step.sums + (size_t)row * (size_t)work->step.bin_count;
 }
 
+/* Block sums: [GR_BLOCK_ROWS][table->block_capacity]. */
+static size_t scratch_bytes(const gr_table *table)
+{
+    return (size_t)GR_BLOCK_ROWS * table->block_capacity * sizeof(double);
+}
+
+static size_t note_bytes(size_t segment_count)
+{
+    (void)segment_count;
+    return 0;
+}
+
 static gradreg_status zero(gr_work *work, void *backend, size_t bytes)
 {
     (void)work;
@@ -106,6 +118,8 @@ static gradreg_status copy_bytes(gr_work *work, void *to, const void *from, size
 
 const gr_backend_ops gradreg_cpu_backend = {
     .name = "CPU",
+    .scratch_bytes = scratch_bytes,
+    .note_bytes = note_bytes,
     .zero = zero,
     .squares = gradreg_cpu_squares,
     .verify_master = gradreg_cpu_verify_master,

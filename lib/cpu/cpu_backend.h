@@ -3,6 +3,7 @@
 #define GRADREG_LIB_CPU_BACKEND_H
 
 #include "../backend.h"
+#include "../context.h"
 
 extern const gr_backend_ops gradreg_cpu_backend;
 extern const gr_loss_ops gradreg_cpu_losses;

@@ -37,8 +37,9 @@ typedef struct gr_cpu_walk {
 
 static void keep_sums(const gr_work *work, const double *sums, int rows, uint64_t block)
 {
+    double *block_sums = work->block_sums;
     for (int row = 0; row < rows; row++)
-        work->block_sums[(uint64_t)row * work->table->block_capacity + block] = sums[row];
+        block_sums[(uint64_t)row * work->table->block_capacity + block] = sums[row];
 }
 
 static void walk_piece(void *task, size_t index)
@@ -92,8 +93,8 @@ static void fold_row(void *task, size_t row)
         const gr_segment *s = &table->segments[i];
         if (s->block_count > 0 && ((s->flags & GR_SEGMENT_REPLICA) == 0 || every_copy))
             out[s->bin] += gr_tree_blocks_strided(
-                work->block_sums + row * table->block_capacity + s->first_block, s->block_count,
-                1);
+                (const double *)work->block_sums + row * table->block_capacity + s->first_block,
+                s->block_count, 1);
     }
     if (walk->unit != NULL)
         for (int b = 0; b < work->step.bin_count; b++)

@@ -7,6 +7,7 @@
 #define GRADREG_LIB_CPU_PASS_H
 
 #include "../backend.h"
+#include "../context.h"
 #include "cpu_kernels.h"
 
 /* One block of one segment, as a pass sees it. */

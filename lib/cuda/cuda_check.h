@@ -1,0 +1,107 @@
+/* cuda_check.h - launching, checking, and what a context is on this side.
+ *
+ * In: CUDA runtime calls. Out: a status and a sentence that names the call and what the runtime
+ * said. Nothing here waits. The emulation in test/ supplies its own cuda_runtime.h with GR_LAUNCH
+ * and the GR_SHARED macros, and compiles these files as C++. */
+#ifndef GRADREG_LIB_CUDA_CHECK_H
+#define GRADREG_LIB_CUDA_CHECK_H
+
+#include <cuda_runtime.h>
+
+#include "../module.h"
+#include "../status.h"
+
+#ifndef GR_LAUNCH
+#define GR_LAUNCH(kernel, grid, block, shared, stream, ...) \
+    kernel<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__)
+#endif
+#ifndef GR_SHARED
+#define GR_SHARED(type, name, count) __shared__ type name[count]
+#define GR_DYNAMIC_SHARED(type, name)                                  \
+    extern __shared__ __align__(16) unsigned char gr_dynamic_shared[]; \
+    type *name = reinterpret_cast<type *>(gr_dynamic_shared)
+#endif
+
+/* In front of a loop. */
+#ifdef __CUDACC__
+#define GR_UNROLL    _Pragma("unroll")
+#define GR_UNROLL_2  _Pragma("unroll 2")
+#define GR_NO_UNROLL _Pragma("unroll 1")
+#else
+#define GR_UNROLL
+#define GR_UNROLL_2
+#define GR_NO_UNROLL
+#endif
+
+#define GR_DEVICE        static __device__ __forceinline__
+#define GR_DEVICE_MEMBER __device__ __forceinline__
+
+/* What the core lets this module call; set when it is loaded. */
+extern const gr_core *gradreg_cuda_core;
+
+#define GR_CUDA_FAIL(status, ...) (gradreg_cuda_core->set_error(__VA_ARGS__), (status))
+
+#define GR_CUDA_REQUIRE(condition, status, ...)       \
+    do {                                              \
+        if (!(condition))                             \
+            return GR_CUDA_FAIL(status, __VA_ARGS__); \
+    } while (0)
+
+/* An error that this module caused and reports is taken out of the runtime, so that nobody else is
+ * blamed for it. One that sticks stays there by itself. */
+gradreg_status gradreg_cuda_report(const char *call, cudaError_t error);
+
+#define GR_CUDA_TRY(call)                                 \
+    do {                                                  \
+        const cudaError_t gr_error_ = (call);             \
+        if (gr_error_ != cudaSuccess)                     \
+            return gradreg_cuda_report(#call, gr_error_); \
+    } while (0)
+
+/* After every launch. */
+#define GR_CUDA_TRY_LAUNCH(name)                                      \
+    do {                                                              \
+        const cudaError_t gr_error_ = cudaGetLastError();             \
+        if (gr_error_ != cudaSuccess)                                 \
+            return gradreg_cuda_report("launch of " name, gr_error_); \
+    } while (0)
+
+/* Behind gradreg_context.device. */
+typedef struct gr_cuda_context {
+    int device;
+    int processors;   /* SMs */
+    int major;        /* of the compute capability */
+    int shared_bytes; /* a block can have at most */
+    int reaches_host;
+    cudaStream_t stream;
+    void *blas;
+} gr_cuda_context;
+
+static inline gr_cuda_context *gr_cuda_of(const gradreg_context *context)
+{
+    return static_cast<gr_cuda_context *>(gradreg_cuda_core->device_of(context));
+}
+
+/* The device functions around a loss, whose front does not know about devices. */
+gradreg_status gradreg_cuda_enter(void *state, gr_device_guard *guard);
+void gradreg_cuda_leave(void *state, const gr_device_guard *guard);
+
+/* Whether the stream is being captured, and into which graph. */
+gradreg_status gradreg_cuda_capture(const gr_cuda_context *c, unsigned long long *graph);
+
+/* Device memory to the host; waits, and is refused while the stream is captured. */
+gradreg_status gradreg_cuda_fetch(const gr_cuda_context *c, void *host, const void *device,
+                                  size_t bytes);
+/* STATE while the stream is captured. */
+gradreg_status gradreg_cuda_may_wait(const gr_cuda_context *c);
+
+/* Blocks for `wanted` pieces of work, so many per SM at most. */
+static inline unsigned gr_cuda_grid(const gr_cuda_context *c, uint64_t wanted,
+                                    int per_processor)
+{
+    const uint64_t most =
+        static_cast<uint64_t>(c->processors) * static_cast<uint64_t>(per_processor);
+    return static_cast<unsigned>(wanted < 1 ? 1 : wanted < most ? wanted : most);
+}
+
+#endif

@@ -1,0 +1,48 @@
+/* module.h - the agreement between libgradreg and a backend's module, for C and C++.
+ *
+ * In: gr_core, the functions of libgradreg that the module may call: it links against nothing of
+ * it. Out: one exported object of type gr_module. Both sides share the structs of backend.h, so
+ * they must be of one version: libgradreg compares before it calls anything. */
+#ifndef GRADREG_LIB_MODULE_H
+#define GRADREG_LIB_MODULE_H
+
+#include "backend.h"
+#include "device.h"
+
+typedef struct gr_core {
+    void (*set_error)(const char *format, ...);
+    void (*log)(gradreg_context *context, gradreg_log_level level, const char *format, ...);
+    void (*struct_write)(void *caller, const void *filled, size_t known);
+    /* what gr_device.open gave for this context */
+    void *(*device_of)(const gradreg_context *context);
+} gr_core;
+
+enum { GR_MODULE_MAGIC = 0x47525245, GR_MODULE_SIZES = 12 };
+
+/* Of the structs that both sides read. */
+#define GR_MODULE_LAYOUT                                                      \
+    {                                                                         \
+        (uint32_t)sizeof(gr_backend_ops), (uint32_t)sizeof(gr_loss_ops),      \
+            (uint32_t)sizeof(gr_work), (uint32_t)sizeof(gr_span),             \
+            (uint32_t)sizeof(gr_segment), (uint32_t)sizeof(gr_policy_task),   \
+            (uint32_t)sizeof(gr_control), (uint32_t)sizeof(gr_core),          \
+            (uint32_t)sizeof(gr_probe_ops), (uint32_t)sizeof(gr_monitor_ops), \
+            (uint32_t)sizeof(gr_inject_task), (uint32_t)sizeof(gr_delta_task) \
+    }
+
+typedef struct gr_module {
+    gr_device device; /* first: a context keeps a pointer to it */
+    uint32_t magic;
+    uint32_t sizes[GR_MODULE_SIZES];
+    char version[28]; /* gradreg_version() of its libgradreg */
+    /* once, before anything else. UNSUPPORTED without a driver, with a sentence */
+    gradreg_status (*load)(const gr_core *core);
+    const gr_backend_ops *ops;
+    const gr_loss_ops *losses;
+    const gr_probe_ops *probe;
+    const gr_monitor_ops *monitors;
+} gr_module;
+
+#define GR_CUDA_MODULE_SYMBOL "gradreg_cuda_module"
+
+#endif

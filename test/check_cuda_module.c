@@ -1,0 +1,162 @@
+/* check_cuda_module.c - how libgradreg finds the CUDA module, and what it says where there is none.
+ *
+ *   check_cuda_module DIRECTORY [MODULE]
+ *
+ * In: the directory of the modules made from cuda_modules.c; the real module, where nvcc has built
+ * it. Nothing here needs a device; with one, opening it is tried as well. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "support.h"
+
+#define VARIABLE "GRADREG_CUDA_MODULE"
+
+static const char *directory, *real_module;
+
+static gradreg_status open_cuda(gradreg_context **context, int32_t device)
+{
+    gradreg_context_params params = GRADREG_CONTEXT_PARAMS_INIT;
+    params.backend = GRADREG_BACKEND_CUDA;
+    params.device = device;
+    return gradreg_context_create(context, &params);
+}
+
+/* Names a module by its absolute path. */
+static void choose(const char *name)
+{
+    char path[4096];
+    (void)snprintf(path, sizeof(path), "%s/%s", directory, name);
+    ck_assert_int_eq(setenv(VARIABLE, path, 1), 0);
+}
+
+/* Opening fails as it should, leaves nothing behind, and the other question agrees. */
+static void refuses(gradreg_status status, const char *one, const char *other)
+{
+    counting_allocator allocator = { 0 };
+    gradreg_context_params params = GRADREG_CONTEXT_PARAMS_INIT;
+    gradreg_context *context = (gradreg_context *)&allocator;
+    params.backend = GRADREG_BACKEND_CUDA;
+    params.allocator = counting_hook(&allocator);
+    assert_fails(gradreg_context_create(&context, &params), status, "params.backend", one,
+                 other);
+    ck_assert_ptr_null(context);
+    counting_check(&allocator);
+    ck_assert_int_eq(gradreg_backend_available(GRADREG_BACKEND_CUDA), 0);
+}
+
+START_TEST(a_relative_path_is_refused)
+{
+    static const char *const relative[] = { "libgradreg-cuda.so", "./libgradreg-cuda.so",
+                                            "../lib/libgradreg-cuda.so", " /lib/x.so" };
+    ck_assert_int_eq(setenv(VARIABLE, relative[_i], 1), 0);
+    refuses(GRADREG_ERROR_INVALID_ARGUMENT, VARIABLE, "absolute");
+}
+END_TEST
+
+START_TEST(a_file_that_is_not_there_is_named)
+{
+    choose("no-such-module.so");
+    refuses(GRADREG_ERROR_UNSUPPORTED, VARIABLE, "no-such-module.so");
+}
+END_TEST
+
+START_TEST(a_library_that_is_no_module_is_refused)
+{
+    choose("libcuda_module_nameless.so");
+    refuses(GRADREG_ERROR_UNSUPPORTED, "libcuda_module_nameless.so", "not a module");
+}
+END_TEST
+
+START_TEST(a_module_of_another_version_is_refused)
+{
+    choose("libcuda_module_older.so");
+    refuses(GRADREG_ERROR_UNSUPPORTED, "0.0.9", gradreg_version());
+}
+END_TEST
+
+START_TEST(a_module_with_other_structs_is_refused)
+{
+    choose("libcuda_module_other.so");
+    refuses(GRADREG_ERROR_UNSUPPORTED, "other sources", "build both");
+}
+END_TEST
+
+START_TEST(a_module_without_a_driver_says_so)
+{
+    choose("libcuda_module_driverless.so");
+    refuses(GRADREG_ERROR_UNSUPPORTED, "no driver", "test's module");
+}
+END_TEST
+
+START_TEST(the_current_directory_is_not_searched)
+{
+    char here[4096];
+    ck_assert_ptr_nonnull(getcwd(here, sizeof(here)));
+    ck_assert_int_eq(unsetenv(VARIABLE), 0);
+    ck_assert_int_eq(chdir(directory), 0); /* which has a libgradreg-cuda.so that aborts */
+    refuses(GRADREG_ERROR_UNSUPPORTED, "no CUDA module", VARIABLE);
+    ck_assert_int_eq(setenv("LD_LIBRARY_PATH", ":relative", 1), 0);
+    refuses(GRADREG_ERROR_UNSUPPORTED, "not searched", "LD_LIBRARY_PATH");
+    ck_assert_int_eq(unsetenv("LD_LIBRARY_PATH"), 0);
+    ck_assert_int_eq(chdir(here), 0);
+}
+END_TEST
+
+START_TEST(the_cpu_works_whatever_the_module)
+{
+    gradreg_context *context;
+    choose("libcuda_module_older.so");
+    ck_assert_int_eq(gradreg_backend_available(GRADREG_BACKEND_CPU), 1);
+    assert_ok(gradreg_context_create(&context, NULL));
+    assert_ok(gradreg_context_synchronize(context));
+    assert_ok(gradreg_context_destroy(context));
+}
+END_TEST
+
+/* The module that nvcc made: on a machine without a device it says why, on one with a device a
+ * context opens and closes. */
+START_TEST(the_real_module_opens_or_says_why)
+{
+    gradreg_context *context = NULL;
+    if (real_module == NULL)
+        return;
+    ck_assert_int_eq(setenv(VARIABLE, real_module, 1), 0);
+    const gradreg_status status = open_cuda(&context, 0);
+    if (status == GRADREG_OK) {
+        struct gradreg_context_info info = GRADREG_CONTEXT_INFO_INIT;
+        ck_assert_int_eq(gradreg_backend_available(GRADREG_BACKEND_CUDA), 1);
+        assert_ok(gradreg_context_info(context, &info));
+        ck_assert_int_eq(info.backend, GRADREG_BACKEND_CUDA);
+        ck_assert_int_gt((int)strlen(info.device_name), 0);
+        assert_ok(gradreg_context_destroy(context));
+        assert_fails(open_cuda(&context, 4096), GRADREG_ERROR_INVALID_ARGUMENT, "params.device",
+                     "4096");
+        return;
+    }
+    assert_fails(status, GRADREG_ERROR_UNSUPPORTED, "params.backend", "driver");
+    refuses(GRADREG_ERROR_UNSUPPORTED, "driver", "CUDA");
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+    Suite *suite = suite_create("cuda_module");
+    TCase *core = tcase_create("core");
+    if (argc < 2)
+        return 2;
+    directory = argv[1];
+    real_module = argc > 2 ? argv[2] : NULL;
+    tcase_add_loop_test(core, a_relative_path_is_refused, 0, 4);
+    tcase_add_test(core, a_file_that_is_not_there_is_named);
+    tcase_add_test(core, a_library_that_is_no_module_is_refused);
+    tcase_add_test(core, a_module_of_another_version_is_refused);
+    tcase_add_test(core, a_module_with_other_structs_is_refused);
+    tcase_add_test(core, a_module_without_a_driver_says_so);
+    tcase_add_test(core, the_current_directory_is_not_searched);
+    tcase_add_test(core, the_cpu_works_whatever_the_module);
+    tcase_add_test(core, the_real_module_opens_or_says_why);
+    suite_add_tcase(suite, core);
+    return run_suite(suite);
+}
