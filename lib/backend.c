@@ -25,8 +25,7 @@ const gr_loss_ops *gradreg_i_backend_losses(const gradreg_context *context)
 
 const gr_logits_ops *gradreg_i_backend_logits(const gradreg_context *context)
 {
-    (void)context;
-    return &gradreg_cpu_logits;
+    return context->device_ops != NULL ? module_of(context)->logits : &gradreg_cpu_logits;
 }
 
 const gr_probe_ops *gradreg_i_backend_probe(const gradreg_context *context)

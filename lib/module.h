@@ -17,17 +17,18 @@ typedef struct gr_core {
     void *(*device_of)(const gradreg_context *context);
 } gr_core;
 
-enum { GR_MODULE_MAGIC = 0x47525245, GR_MODULE_SIZES = 12 };
+enum { GR_MODULE_MAGIC = 0x47525245, GR_MODULE_SIZES = 13 };
 
 /* Of the structs that both sides read. */
-#define GR_MODULE_LAYOUT                                                      \
-    {                                                                         \
-        (uint32_t)sizeof(gr_backend_ops), (uint32_t)sizeof(gr_loss_ops),      \
-            (uint32_t)sizeof(gr_work), (uint32_t)sizeof(gr_span),             \
-            (uint32_t)sizeof(gr_segment), (uint32_t)sizeof(gr_policy_task),   \
-            (uint32_t)sizeof(gr_control), (uint32_t)sizeof(gr_core),          \
-            (uint32_t)sizeof(gr_probe_ops), (uint32_t)sizeof(gr_monitor_ops), \
-            (uint32_t)sizeof(gr_inject_task), (uint32_t)sizeof(gr_delta_task) \
+#define GR_MODULE_LAYOUT                                                       \
+    {                                                                          \
+        (uint32_t)sizeof(gr_backend_ops), (uint32_t)sizeof(gr_loss_ops),       \
+            (uint32_t)sizeof(gr_work), (uint32_t)sizeof(gr_span),              \
+            (uint32_t)sizeof(gr_segment), (uint32_t)sizeof(gr_policy_task),    \
+            (uint32_t)sizeof(gr_control), (uint32_t)sizeof(gr_core),           \
+            (uint32_t)sizeof(gr_probe_ops), (uint32_t)sizeof(gr_monitor_ops),  \
+            (uint32_t)sizeof(gr_inject_task), (uint32_t)sizeof(gr_delta_task), \
+            (uint32_t)sizeof(gr_policy_logits_task)                            \
     }
 
 typedef struct gr_module {
@@ -39,6 +40,7 @@ typedef struct gr_module {
     gradreg_status (*load)(const gr_core *core);
     const gr_backend_ops *ops;
     const gr_loss_ops *losses;
+    const gr_logits_ops *logits;
     const gr_probe_ops *probe;
     const gr_monitor_ops *monitors;
 } gr_module;

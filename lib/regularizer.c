@@ -219,6 +219,8 @@ static gradreg_status fill_backend_memory(gradreg_regularizer *reg)
     GR_TRY(ops->store(&reg->work, (void *)(uintptr_t)reg->work.step.adaptive, reg->adaptive,
                       slots));
     GR_TRY(gradreg_i_regularizer_clear(reg, 0, GR_SUM_ROWS));
+    GR_TRY(ops->zero(&reg->work, reg->work.step.coefficients,
+                     reg->table.bin_count * sizeof(gr_coefficients)));
     GR_TRY(clear_state(reg));
     const gr_decision_input input = { 0 };
     return ops->decide(&reg->work, GR_DECIDE_CLEAR_TERMS, &input);

@@ -153,6 +153,7 @@ const gr_module gradreg_cuda_module = {
     &ops,
     &gradreg_cuda_losses,
     NULL,
+    NULL,
     NULL
 };
 }

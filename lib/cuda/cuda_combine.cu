@@ -153,7 +153,7 @@ GR_DEVICE void gr_combine_tile(const gr_cuda_block &b, const gr_combining &c, ui
     if (READ == GR_READ_KEPT)
         gr_load(&kept, c.kept, NULL, i, b.n, wide, b.stage);
     if (DIRECTS && c.directs && (b.flags & GR_SEGMENT_PERTURBED) != 0)
-        gr_direction<G>(b, i, i + GR_TILE <= b.n, u);
+        gr_direction(b, i, u);
     GR_UNROLL
     for (int k = 0; k < 8; k++) {
         const float g1 = gr_get(first, k);
@@ -274,16 +274,6 @@ GR_DEVICE bool gr_combine_block_of(const gr_cuda_block &b, bool restores, double
     return restores && c.clean == NULL;
 }
 
-GR_DEVICE void gr_put_back_any(const gr_cuda_block &b, int32_t param_type)
-{
-    if (param_type == GRADREG_TYPE_F32)
-        gr_put_back<GRADREG_TYPE_F32>(b);
-    else if (param_type == GRADREG_TYPE_BF16)
-        gr_put_back<GRADREG_TYPE_BF16>(b);
-    else
-        gr_put_back<GRADREG_TYPE_F16>(b);
-}
-
 GR_DEVICE bool gr_restores(const gr_cuda_block &b, uint32_t restored)
 {
     return (b.flags & restored) != 0 && (b.flags & GR_SEGMENT_FROZEN) == 0;
@@ -304,7 +294,7 @@ template <int G, int READ, int DIRECTS> struct gr_combine_body {
         if ((b.flags & GR_SEGMENT_FROZEN) != 0)
             return;
         if (gr_combine_block_of<G, READ, DIRECTS>(b, gr_restores(b, restored), out))
-            gr_put_back_any(b, b.param_type);
+            gr_put_back(b);
     }
 };
 
@@ -394,7 +384,7 @@ struct gr_restore_body {
     {
         (void)out;
         if (gr_restores(b, restored))
-            gr_put_back_any(b, b.param_type);
+            gr_put_back(b);
     }
 };
 

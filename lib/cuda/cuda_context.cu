@@ -215,13 +215,9 @@ void *gradreg_cuda_allocate(void *state, size_t bytes)
 
 void gradreg_cuda_release(void *state, void *pointer)
 {
-    gr_cuda_context *c = static_cast<gr_cuda_context *>(state);
-    gr_device_guard guard;
-    if (select_device(c->device, &guard) != GRADREG_OK)
-        return; /* the device is lost, and its memory with it */
+    (void)state; /* the pointer says which device */
     if (cudaFree(pointer) != cudaSuccess)
         (void)cudaGetLastError();
-    gradreg_cuda_leave(c, &guard);
 }
 
 /* ---- whose memory ---------------------------------------------------------------- */

@@ -2,7 +2,7 @@
  *
  * In: theta, a direction, coefficients. Out: theta', clean copies, kept gradients, and what of the
  * step reached the weights. Nearly every step goes along the gradient and rounds to nearest: it has
- * a kernel of its own (`plain`), everything else shares one per pair of types. */
+ * a kernel of its own per pair of types, everything else shares one. */
 #include "cuda_stages.h"
 
 #include "cuda_direction.cuh"
@@ -58,27 +58,6 @@ GR_DEVICE void gr_move_add_slope(gr_move_sums *sums, const gr_move_factors &f, i
     *sum = GR_ACCUMULATE(*sum, applied, slope * f.scale_slope);
 }
 
-/* Rounds the exact sum; gives what a load would read back. */
-template <int P>
-GR_DEVICE float gr_put_stochastic(gr_tile<P> *tile, int k, double exact, uint32_t bits,
-                                  uint32_t *saturated)
-{
-    if constexpr (P == GRADREG_TYPE_F32) {
-        const float x = gr_round_stochastic_f32(exact, bits);
-        tile->word[k] = gr_f32_bits(x);
-        return x;
-    } else if constexpr (P == GRADREG_TYPE_BF16) {
-        const uint32_t half = gr_round_stochastic_bf16(exact, bits);
-        gr_set_bits(tile, k, half);
-        return gr_decode<P>(half);
-    } else {
-        const uint32_t half = gr_round_stochastic_f16(exact, bits);
-        *saturated += static_cast<uint32_t>(gr_f16_saturates_stochastic(exact, bits));
-        gr_set_bits(tile, k, half);
-        return gr_decode<P>(half);
-    }
-}
-
 GR_DEVICE void gr_move_finish(const gr_move_sums &sums, double *out)
 {
     GR_UNROLL
@@ -90,18 +69,13 @@ GR_DEVICE void gr_move_finish(const gr_move_sums &sums, double *out)
 
 /* ---- the pointers of a block ----------------------------------------------------- */
 
-template <int P> GR_DEVICE char *gr_moved(const gr_cuda_block &b)
-{
-    return gr_at_word(b, GR_WORD_MOVED, gr_size_of<P>());
-}
-
 /* Where the clean copy goes; NULL where inject has made it already, or where none is held. */
-template <int P> GR_DEVICE char *gr_new_clean(const gr_cuda_block &b)
+GR_DEVICE char *gr_new_clean(const gr_cuda_block &b)
 {
     if ((b.walk->noisy && (b.flags & GR_SEGMENT_NOISY) != 0) ||
         (b.flags & GR_SEGMENT_PERTURBED) == 0)
         return NULL;
-    return gr_at_word(b, GR_WORD_CLEAN, gr_size_of<P>());
+    return gr_at_word(b, GR_WORD_CLEAN, gr_size_any(b.param_type));
 }
 
 GR_DEVICE void gr_copy_if(char *to, const char *from, uint32_t bytes)
@@ -176,8 +150,8 @@ GR_DEVICE void gr_plain_step(const gr_cuda_block &b, const char *base, const cha
     const gr_plain p = {
         base,
         gradient,
-        gr_moved<P>(b),
-        gr_new_clean<P>(b),
+        gr_at_word(b, GR_WORD_MOVED, gr_size_of<P>()),
+        gr_new_clean(b),
         grads == gradient ? gr_at_word(b, GR_WORD_FIRST_COPY, gr_size_of<G>()) : NULL,
         b.step->options.second_gradient == GRADREG_SECOND_GRADIENT_ADDS ? grads : NULL
     };
@@ -191,17 +165,15 @@ GR_DEVICE void gr_plain_step(const gr_cuda_block &b, const char *base, const cha
 }
 
 /* Segments that stay: their copies are made all the same. */
-template <int P, int G> GR_DEVICE void gr_stand(const gr_cuda_block &b, const char *base)
+GR_DEVICE void gr_stand(const gr_cuda_block &b, const char *base)
 {
-    const uint32_t bytes = b.n * gr_size_of<P>();
-    char *moved = gr_moved<P>(b);
-    if ((b.flags & GR_SEGMENT_FROZEN) != 0) {
-        gr_copy_if(moved, base, bytes);
-        return;
-    }
-    gr_copy_if(gr_new_clean<P>(b), base, bytes);
-    gr_copy_if(moved, base, bytes);
-    gr_keep_gradient(b, gr_at_word(b, GR_WORD_FIRST_COPY, gr_size_of<G>()), gr_size_of<G>());
+    const uint32_t p = gr_size_any(b.param_type), g = gr_size_any(b.grad_type);
+    char *moved = gr_at_word(b, GR_WORD_MOVED, p);
+    if ((b.flags & GR_SEGMENT_FROZEN) == 0)
+        gr_copy_if(gr_new_clean(b), base, b.n * p);
+    gr_copy_if(moved, base, b.n * p);
+    if ((b.flags & GR_SEGMENT_FROZEN) == 0)
+        gr_keep_gradient(b, gr_at_word(b, GR_WORD_FIRST_COPY, g), g);
 }
 
 template <int P, int G> struct gr_plain_body {
@@ -215,10 +187,10 @@ template <int P, int G> struct gr_plain_body {
     GR_DEVICE_MEMBER void run(const gr_cuda_block &b, double *out) const
     {
         const char *gradient = gr_at(b, gr_first_of(b), gr_size_of<G>());
-        const char *base =
-            b.walk->noisy ? gr_moved<P>(b) : gr_at_word(b, GR_WORD_PARAMS, gr_size_of<P>());
+        const char *base = b.walk->noisy ? gr_at_word(b, GR_WORD_MOVED, gr_size_of<P>())
+                                         : gr_at_word(b, GR_WORD_PARAMS, gr_size_of<P>());
         if ((b.flags & GR_SEGMENT_FROZEN) != 0 || !gr_steps(b, gradient))
-            gr_stand<P, G>(b, base);
+            gr_stand(b, base);
         else
             gr_plain_step<P, G>(b, base, gradient, out);
     }
@@ -234,7 +206,7 @@ __global__ void __launch_bounds__(GR_PASS_THREADS, GR_PASS_RESIDENT)
 
 /* ---- any step -------------------------------------------------------------------- */
 
-/* One move: where from, where to, along what. */
+/* One move: where from, where to, along what. Types are the segment's, and no constants. */
 typedef struct gr_move {
     gr_clean base;
     char *moved; /* NULL: only the sums */
@@ -247,255 +219,229 @@ typedef struct gr_move {
     gr_move_factors factors;
 } gr_move;
 
-/* One element, either way of rounding. */
-template <int P>
-GR_DEVICE float gr_move_one(const gr_cuda_block &b, gr_tile<P> *tile, int k, float before,
-                            float coefficient, float u, uint32_t bits, uint32_t *saturated)
+/* Rounds the exact sum; gives the bit pattern. */
+GR_DEVICE uint32_t gr_encode_stochastic(int32_t type, double exact, uint32_t random,
+                                        uint32_t *saturated)
 {
-    if (b.step->options.rounding == GRADREG_ROUNDING_NEAREST)
-        return gr_put(tile, k, GR_MOVE(before, coefficient, u), saturated);
+    if (type == GRADREG_TYPE_F32)
+        return gr_f32_bits(gr_round_stochastic_f32(exact, random));
+    if (type == GRADREG_TYPE_BF16)
+        return gr_round_stochastic_bf16(exact, random);
+    *saturated += static_cast<uint32_t>(gr_f16_saturates_stochastic(exact, random));
+    return gr_round_stochastic_f16(exact, random);
+}
+
+GR_DEVICE bool gr_to_nearest(const gr_cuda_block &b)
+{
+    return b.step->options.rounding == GRADREG_ROUNDING_NEAREST;
+}
+
+/* theta + coefficient u in theta's type, either way of rounding. */
+GR_DEVICE uint32_t gr_move_one(const gr_cuda_block &b, float before, float coefficient, float u,
+                               uint32_t random, uint32_t *saturated)
+{
+    if (gr_to_nearest(b))
+        return gr_encode_any(b.param_type, GR_MOVE(before, coefficient, u), saturated);
     const double exact = GR_MOVE(static_cast<double>(before), static_cast<double>(coefficient),
                                  static_cast<double>(u));
-    return gr_put_stochastic(tile, k, exact, bits, saturated);
+    return gr_encode_stochastic(b.param_type, exact, random, saturated);
 }
 
-GR_DEVICE gr_four gr_rounding_bits(const gr_cuda_block &b, uint32_t purpose, uint32_t i,
-                                   int row)
+GR_DEVICE void gr_rounding_words(const gr_cuda_block &b, uint32_t purpose, uint32_t i,
+                                 uint32_t out[8])
 {
-    gr_four bits = {};
-    if (b.step->options.rounding != GRADREG_ROUNDING_NEAREST)
-        bits = gr_bits_4(b.step->options.seed, gr_draw_step(b.step->control), b.index, purpose,
-                         b.begin + i + gr_place_of(static_cast<uint32_t>(4 * row)));
-    return bits;
-}
-
-GR_DEVICE void gr_load_noise(const gr_cuda_block &b, uint32_t i, bool full, float out[8])
-{
-    gr_tile<GRADREG_TYPE_F32> tile;
-    const char *noise = gr_at_word(b, GR_WORD_NOISE, 4);
-    gr_load(&tile, noise, NULL, i, b.n, full && gr_is_wide(noise), b.stage);
+    if (!gr_to_nearest(b)) {
+        gr_draw_8(b, GR_DRAW_WORDS, purpose, i, out);
+        return;
+    }
     GR_UNROLL
     for (int k = 0; k < 8; k++)
-        out[k] = gr_get(tile, k);
+        out[k] = 0;
 }
 
-/* round(tile + noise), as inject made it. */
-template <int P>
-GR_DEVICE void gr_add_noise(const gr_cuda_block &b, gr_tile<P> *tile, uint32_t i, bool full)
+/* round(theta + noise), as inject made it. */
+GR_DEVICE void gr_add_noise(const gr_cuda_block &b, uint32_t theta[8], uint32_t i)
 {
     float noise[8];
-    uint32_t ignored = 0;
-    gr_load_noise(b, i, full, noise);
-    GR_UNROLL
-    for (int row = 0; row < 2; row++) {
-        const gr_four bits = gr_rounding_bits(b, GR_RANDOM_ROUND_NOISE, i, row);
-        GR_UNROLL
-        for (int k = 4 * row; k < 4 * row + 4; k++)
-            gr_move_one(b, tile, k, gr_get(*tile, k), b.coefficients->noise, noise[k],
-                        bits.word[k % 4], &ignored);
-    }
-}
-
-template <int G>
-GR_DEVICE void gr_load_gradient(const gr_cuda_block &b, const char *from, uint32_t i, bool full,
-                                float out[8])
-{
-    gr_tile<G> tile;
-    gr_load(&tile, from, NULL, i, b.n, full && gr_is_wide(from), b.stage);
+    uint32_t random[8], ignored = 0;
+    gr_load_any(noise, GRADREG_TYPE_F32, b, gr_at_word(b, GR_WORD_NOISE, 4), i);
+    gr_rounding_words(b, GR_RANDOM_ROUND_NOISE, i, random);
     GR_UNROLL
     for (int k = 0; k < 8; k++)
-        out[k] = gr_get(tile, k);
+        theta[k] = gr_move_one(b, gr_decode_any(b.param_type, theta[k]), b.coefficients->noise,
+                               noise[k], random[k], &ignored);
 }
 
-template <int P, int G>
 GR_DEVICE void gr_move_tile(const gr_cuda_block &b, const gr_move &m, uint32_t i,
                             gr_move_sums *sums)
 {
-    const bool full = i + GR_TILE <= b.n;
-    gr_tile<P> theta;
-    float u[8], slope[8];
     const bool slopes = !m.along && !m.noise && m.gradient != NULL;
-    gr_load_clean(&theta, b, m.base, m.clean, i, full);
+    uint32_t theta[8], random[8];
+    float u[8], slope[8];
+    gr_load_clean_any(theta, b, m.base, m.clean, i);
     if (m.adds_noise)
-        gr_add_noise(b, &theta, i, full);
+        gr_add_noise(b, theta, i);
     if (m.noise)
-        gr_load_noise(b, i, full, u);
+        gr_load_any(u, GRADREG_TYPE_F32, b, gr_at_word(b, GR_WORD_NOISE, 4), i);
     else if (m.along)
-        gr_load_gradient<G>(b, m.gradient, i, full, u);
+        gr_load_any(u, b.grad_type, b, m.gradient, i);
     else
-        gr_direction<G>(b, i, full, u);
+        gr_direction(b, i, u);
     if (slopes)
-        gr_load_gradient<G>(b, m.gradient, i, full, slope);
+        gr_load_any(slope, b.grad_type, b, m.gradient, i);
+    gr_rounding_words(b, m.purpose, i, random);
     GR_UNROLL
-    for (int row = 0; row < 2; row++) {
-        const gr_four bits = gr_rounding_bits(b, m.purpose, i, row);
-        GR_UNROLL
-        for (int k = 4 * row; k < 4 * row + 4; k++) {
-            const float before = gr_get(theta, k);
-            const float after = gr_move_one(b, &theta, k, before, m.factors.coefficient, u[k],
-                                            bits.word[k % 4], &sums->saturated);
-            gr_move_add(sums, m.factors, k, before, after, u[k]);
-            if (slopes)
-                gr_move_add_slope(sums, m.factors, k, before, after, slope[k]);
-        }
+    for (int k = 0; k < 8; k++) {
+        const float before = gr_decode_any(b.param_type, theta[k]);
+        theta[k] =
+            gr_move_one(b, before, m.factors.coefficient, u[k], random[k], &sums->saturated);
+        const float after = gr_decode_any(b.param_type, theta[k]);
+        gr_move_add(sums, m.factors, k, before, after, u[k]);
+        if (slopes)
+            gr_move_add_slope(sums, m.factors, k, before, after, slope[k]);
     }
     if (m.moved != NULL)
-        gr_store(m.moved, theta, i, b.n, full && gr_is_wide(m.moved), b.stage);
+        gr_store_bits(m.moved, b.param_type, b, theta, i);
 }
 
-template <int P, int G>
-GR_DEVICE void gr_move_block_of(const gr_cuda_block &b, const gr_move &m, double *out)
+GR_DEVICE void gr_move_tiles(const gr_cuda_block &b, const gr_move &m, double *out)
 {
     gr_move_sums sums = {};
     GR_NO_UNROLL
     for (uint32_t i = 0; i < b.n; i += GR_TILE)
-        gr_move_tile<P, G>(b, m, i, &sums);
+        gr_move_tile(b, m, i, &sums);
     gr_move_finish(sums, out);
 }
 
-template <int P, int G> GR_DEVICE void gr_inject_block(const gr_cuda_block &b, double *out)
+/* Whether there is something to move; the copies that need no move are made here. */
+GR_DEVICE bool gr_prepare_inject(const gr_cuda_block &b, gr_move *m)
 {
     const gr_coefficients *k = b.coefficients;
-    const char *params = gr_at_word(b, GR_WORD_PARAMS, gr_size_of<P>());
-    char *moved = gr_moved<P>(b);
-    const uint32_t bytes = b.n * gr_size_of<P>();
-    if ((b.flags & GR_SEGMENT_NOISY) == 0) {
-        gr_copy_if(moved, params, bytes);
-        return;
-    }
-    char *clean = gr_at_word(b, GR_WORD_CLEAN, gr_size_of<P>());
-    if (k->noise == 0.0f) {
-        gr_copy_if(clean, params, bytes);
-        gr_copy_if(moved, params, bytes);
-        return;
-    }
-    const gr_move m = { { params, NULL },
-                        moved,
-                        clean,
-                        NULL,
-                        0,
-                        1,
-                        0,
-                        GR_RANDOM_ROUND_NOISE,
-                        { k->noise, k->noise_scale_applied, k->noise_scale_u, 1.0f,
-                          b.compute_type } };
-    gr_move_block_of<P, G>(b, m, out);
+    const uint32_t size = gr_size_any(b.param_type), bytes = b.n * size;
+    const char *params = gr_at_word(b, GR_WORD_PARAMS, size);
+    m->base = { params, NULL };
+    m->moved = gr_at_word(b, GR_WORD_MOVED, size);
+    m->clean = gr_at_word(b, GR_WORD_CLEAN, size);
+    m->noise = 1;
+    m->purpose = GR_RANDOM_ROUND_NOISE;
+    m->factors = { k->noise, k->noise_scale_applied, k->noise_scale_u, 1.0f, b.compute_type };
+    if ((b.flags & GR_SEGMENT_NOISY) != 0 && k->noise != 0.0f)
+        return true;
+    if ((b.flags & GR_SEGMENT_NOISY) != 0)
+        gr_copy_if(m->clean, params, bytes);
+    gr_copy_if(m->moved, params, bytes);
+    return false;
 }
 
-template <int P, int G>
-GR_DEVICE void gr_perturb_block(const gr_cuda_block &b, bool rehearses, double *out)
+GR_DEVICE bool gr_prepare_perturb(const gr_cuda_block &b, bool rehearses, gr_move *m)
 {
-    const char *gradient = gr_at(b, gr_first_of(b), gr_size_of<G>());
-    char *moved = gr_moved<P>(b);
-    const char *base = b.walk->noisy ? moved : gr_at_word(b, GR_WORD_PARAMS, gr_size_of<P>());
-    if ((b.flags & GR_SEGMENT_FROZEN) != 0 || !gr_steps(b, gradient)) {
+    const uint32_t size = gr_size_any(b.param_type);
+    char *moved = gr_at_word(b, GR_WORD_MOVED, size);
+    const char *base = b.walk->noisy ? moved : gr_at_word(b, GR_WORD_PARAMS, size);
+    m->gradient = gr_at(b, gr_first_of(b), gr_size_any(b.grad_type));
+    if ((b.flags & GR_SEGMENT_FROZEN) != 0 || !gr_steps(b, m->gradient)) {
         if (!rehearses)
-            gr_stand<P, G>(b, base);
-        return;
+            gr_stand(b, base);
+        return false;
     }
-    const gr_move m = { { base, NULL },
-                        rehearses ? NULL : moved,
-                        rehearses ? NULL : gr_new_clean<P>(b),
-                        gradient,
-                        gr_along_gradient(b.step),
-                        0,
-                        0,
-                        GR_RANDOM_ROUND_PERTURB,
-                        gr_factors(b, 1.0f) };
-    gr_move_block_of<P, G>(b, m, out);
-    if (!rehearses)
-        gr_keep_gradient(b, gr_at_word(b, GR_WORD_FIRST_COPY, gr_size_of<G>()),
-                         gr_size_of<G>());
+    m->base = { base, NULL };
+    m->moved = rehearses ? NULL : moved;
+    m->clean = rehearses ? NULL : gr_new_clean(b);
+    m->along = gr_along_gradient(b.step);
+    m->purpose = GR_RANDOM_ROUND_PERTURB;
+    m->factors = gr_factors(b, 1.0f);
+    return true;
 }
 
-template <int P, int G> GR_DEVICE void gr_mirror_block(const gr_cuda_block &b, double *out)
+GR_DEVICE bool gr_prepare_mirror(const gr_cuda_block &b, gr_move *m)
 {
-    const char *gradient = gr_at(b, gr_first_of(b), gr_size_of<G>());
+    const uint32_t size = gr_size_any(b.grad_type);
+    m->gradient = gr_at(b, gr_first_of(b), size);
     if ((b.flags & GR_SEGMENT_FROZEN) != 0)
-        return;
-    gr_keep_gradient(b, gr_at_word(b, GR_WORD_PLUS, gr_size_of<G>()), gr_size_of<G>());
-    if (!gr_steps(b, gradient))
-        return; /* perturb left these weights where they belong */
+        return false;
+    gr_keep_gradient(b, gr_at_word(b, GR_WORD_PLUS, size), size);
     __syncwarp();
-    const gr_move m = { gr_clean_of<P>(b),
-                        gr_moved<P>(b),
-                        NULL,
-                        gradient,
-                        gr_along_gradient(b.step),
-                        0,
-                        b.walk->noisy && b.coefficients->noise != 0.0f &&
-                            (b.flags & GR_SEGMENT_NOISY) != 0,
-                        GR_RANDOM_ROUND_MIRROR,
-                        gr_factors(b, -1.0f) };
-    gr_move_block_of<P, G>(b, m, out);
+    if (!gr_steps(b, m->gradient))
+        return false; /* perturb left these weights where they belong */
+    m->base = gr_clean_any(b);
+    m->moved = gr_at_word(b, GR_WORD_MOVED, gr_size_any(b.param_type));
+    m->along = gr_along_gradient(b.step);
+    m->adds_noise =
+        b.walk->noisy && b.coefficients->noise != 0.0f && (b.flags & GR_SEGMENT_NOISY) != 0;
+    m->purpose = GR_RANDOM_ROUND_MIRROR;
+    m->factors = gr_factors(b, -1.0f);
+    return true;
 }
 
-template <int P, int G> struct gr_move_body {
+struct gr_move_body {
     static constexpr int ROWS = GR_MOVE_ROWS;
     int kind;
 
     GR_DEVICE_MEMBER bool takes(int32_t param_type, int32_t grad_type) const
     {
-        return param_type == P && grad_type == G;
+        (void)param_type, (void)grad_type;
+        return true;
     }
 
     GR_DEVICE_MEMBER void run(const gr_cuda_block &b, double *out) const
     {
-        if (kind == GR_MOVE_INJECT)
-            gr_inject_block<P, G>(b, out);
-        else if (kind == GR_MOVE_MIRROR)
-            gr_mirror_block<P, G>(b, out);
-        else
-            gr_perturb_block<P, G>(b, kind == GR_MOVE_REHEARSE, out);
+        const uint32_t size = gr_size_any(b.grad_type);
+        gr_move m = {};
+        const bool moves = kind == GR_MOVE_INJECT ? gr_prepare_inject(b, &m)
+                           : kind == GR_MOVE_MIRROR
+                               ? gr_prepare_mirror(b, &m)
+                               : gr_prepare_perturb(b, kind == GR_MOVE_REHEARSE, &m);
+        if (!moves)
+            return;
+        gr_move_tiles(b, m, out);
+        if (kind == GR_MOVE_PERTURB)
+            gr_keep_gradient(b, gr_at_word(b, GR_WORD_FIRST_COPY, size), size);
     }
 };
 
-template <int P, int G>
 __global__ void __launch_bounds__(GR_PASS_THREADS)
     gradreg_cuda_k_move(const gr_walk walk, const gr_step step, int kind)
 {
-    const gr_move_body<P, G> body = { kind };
+    const gr_move_body body = { kind };
     (void)gr_pass(walk, step, body);
 }
 
 /* ---- the ops --------------------------------------------------------------------- */
 
-template <int P, int G>
-static gradreg_status launch_pair(gr_work *work, const gr_walk *walk, int kind, int plain)
+template <int P, int G> static gradreg_status launch_pair(gr_work *work, const gr_walk *walk)
 {
     const gr_cuda_context *c = gr_cuda_of(work->context);
-    const unsigned grid = gr_cuda_grid(c, walk->unit_count, GR_PASS_PER_PROCESSOR);
-    if (plain)
-        GR_LAUNCH((gradreg_cuda_k_perturb<P, G>), grid, GR_PASS_THREADS, 0, c->stream, *walk,
-                  work->step);
-    else
-        GR_LAUNCH((gradreg_cuda_k_move<P, G>), grid, GR_PASS_THREADS, 0, c->stream, *walk,
-                  work->step, kind);
-    GR_CUDA_TRY_LAUNCH("move");
+    GR_LAUNCH((gradreg_cuda_k_perturb<P, G>),
+              gr_cuda_grid(c, walk->unit_count, GR_PASS_PER_PROCESSOR), GR_PASS_THREADS, 0,
+              c->stream, *walk, work->step);
+    GR_CUDA_TRY_LAUNCH("perturb");
     return GRADREG_OK;
 }
 
-static gradreg_status launch_move(gr_work *work, int kind, int first_row, int units)
+static gradreg_status start_walk(gr_work *work, gr_walk *walk, int first_row, int units)
 {
-    const gradreg_regularizer_params *p = &work->step.options;
-    const int plain = kind == GR_MOVE_PERTURB && p->rounding == GRADREG_ROUNDING_NEAREST &&
-                      p->direction == GRADREG_DIRECTION_GRADIENT;
-    gr_walk walk;
     GR_TRY(gradreg_cuda_flush(work, NULL));
-    GR_TRY(gradreg_cuda_walk(work, &walk));
-    walk.rows = GR_MOVE_ROWS;
-    walk.first_row = first_row;
-    walk.units = units;
+    GR_TRY(gradreg_cuda_walk(work, walk));
+    walk->rows = GR_MOVE_ROWS;
+    walk->first_row = first_row;
+    walk->units = units;
+    walk->folds = 1;
+    return GRADREG_OK;
+}
+
+/* One launch per pair of types that is there. */
+static gradreg_status launch_plain(gr_work *work, gr_walk *walk)
+{
     uint32_t pairs = gradreg_cuda_pairs(work);
     if (pairs == 0) /* nothing is here: the sums are zeros all the same */
         pairs = 1u << (GRADREG_TYPE_F32 * 4 + GRADREG_TYPE_F32);
     for (int pair = 0; pairs >> pair != 0; pair++) {
-        walk.folds = pairs >> (pair + 1) == 0;
+        walk->folds = pairs >> (pair + 1) == 0;
         if ((pairs >> pair & 1u) == 0)
             continue;
-#define PAIR(P, G)                                                                           \
-    case GRADREG_TYPE_##P * 4 + GRADREG_TYPE_##G:                                            \
-        GR_TRY((launch_pair<GRADREG_TYPE_##P, GRADREG_TYPE_##G>(work, &walk, kind, plain))); \
+#define PAIR(P, G)                                                             \
+    case GRADREG_TYPE_##P * 4 + GRADREG_TYPE_##G:                              \
+        GR_TRY((launch_pair<GRADREG_TYPE_##P, GRADREG_TYPE_##G>(work, walk))); \
         break
         switch (pair) {
             PAIR(F32, F32);
@@ -510,22 +456,38 @@ static gradreg_status launch_move(gr_work *work, int kind, int first_row, int un
     return GRADREG_OK;
 }
 
+static gradreg_status launch_any(gr_work *work, int kind, int first_row, int units)
+{
+    const gr_cuda_context *c = gr_cuda_of(work->context);
+    gr_walk walk;
+    GR_TRY(start_walk(work, &walk, first_row, units));
+    GR_LAUNCH(gradreg_cuda_k_move, gr_cuda_grid(c, walk.unit_count, GR_PASS_PER_PROCESSOR),
+              GR_PASS_THREADS, 0, c->stream, walk, work->step, kind);
+    GR_CUDA_TRY_LAUNCH("move");
+    return GRADREG_OK;
+}
+
 gradreg_status gradreg_cuda_inject(gr_work *work)
 {
-    return launch_move(work, GR_MOVE_INJECT, GR_SUM_NOISE_APPLIED, GR_UNITS_NOISE);
+    return launch_any(work, GR_MOVE_INJECT, GR_SUM_NOISE_APPLIED, GR_UNITS_NOISE);
 }
 
 gradreg_status gradreg_cuda_perturb(gr_work *work)
 {
-    return launch_move(work, GR_MOVE_PERTURB, GR_SUM_APPLIED, GR_UNITS_MOVE);
+    const gradreg_regularizer_params *p = &work->step.options;
+    gr_walk walk;
+    if (p->rounding != GRADREG_ROUNDING_NEAREST || p->direction != GRADREG_DIRECTION_GRADIENT)
+        return launch_any(work, GR_MOVE_PERTURB, GR_SUM_APPLIED, GR_UNITS_MOVE);
+    GR_TRY(start_walk(work, &walk, GR_SUM_APPLIED, GR_UNITS_MOVE));
+    return launch_plain(work, &walk);
 }
 
 gradreg_status gradreg_cuda_rehearse(gr_work *work)
 {
-    return launch_move(work, GR_MOVE_REHEARSE, GR_SUM_APPLIED, GR_UNITS_MOVE);
+    return launch_any(work, GR_MOVE_REHEARSE, GR_SUM_APPLIED, GR_UNITS_MOVE);
 }
 
 gradreg_status gradreg_cuda_mirror(gr_work *work)
 {
-    return launch_move(work, GR_MOVE_MIRROR, GR_SUM_MIRROR_APPLIED, GR_UNITS_MOVE);
+    return launch_any(work, GR_MOVE_MIRROR, GR_SUM_MIRROR_APPLIED, GR_UNITS_MOVE);
 }

@@ -27,7 +27,7 @@ typedef struct gr_cuda_block {
     const gr_coefficients *coefficients;
     uint32_t index; /* of the segment */
     uint32_t flags;
-    int32_t param_type, compute_type;
+    int32_t param_type, grad_type, compute_type;
     uint32_t n;     /* 1 .. GR_BLOCK */
     uint64_t begin; /* in the segment */
     uint64_t at;    /* begin - the segment's begin here */
@@ -176,7 +176,8 @@ GR_DEVICE void gr_find_unit(const gr_walk &w, uint32_t unit, gr_unit *out)
     out->first_block = first;
     out->segment = segment;
     out->unit_count = s->unit_count;
-    out->blocks = left < GR_UNIT_BLOCKS ? static_cast<uint32_t>(left) : GR_UNIT_BLOCKS;
+    out->blocks = left < GR_UNIT_BLOCKS ? static_cast<uint32_t>(left)
+                                        : static_cast<uint32_t>(GR_UNIT_BLOCKS);
     out->flags = s->flags;
     out->bin = s->bin;
     out->param_type = s->param_type;
@@ -207,6 +208,7 @@ GR_DEVICE void gr_walk_block(const gr_walk &w, const gr_step &step,
                                   unit->segment,
                                   unit->flags,
                                   unit->param_type,
+                                  unit->grad_type,
                                   unit->compute_type,
                                   static_cast<uint32_t>(end - begin),
                                   begin,

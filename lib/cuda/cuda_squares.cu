@@ -29,7 +29,7 @@ GR_DEVICE void gr_load_numbers(gr_tile<gr_summed<STORED, HOW>()> *tile, const gr
         gr_load_clean(tile, b, from, NULL, i, full);
     } else {
         float x[8];
-        gr_direction<STORED>(b, i, full, x);
+        gr_direction(b, i, x);
         GR_UNROLL
         for (int k = 0; k < 8; k++)
             gr_set_bits(tile, k, gr_f32_bits(x[k]));
@@ -132,6 +132,8 @@ template <int STORED, int HOW> struct gr_squares_body {
 
     GR_DEVICE_MEMBER bool takes(int32_t param_type, int32_t grad_type) const
     {
+        if (HOW == GR_DIRECTED)
+            return true;
         const bool weights = source == GR_SOURCE_WEIGHTS || source == GR_SOURCE_NOISE_WEIGHTS;
         return (weights ? param_type : grad_type) == STORED;
     }
@@ -149,7 +151,7 @@ template <int STORED, int HOW> struct gr_squares_body {
 };
 
 template <int STORED, int HOW>
-__global__ void __launch_bounds__(GR_PASS_THREADS, GR_PASS_RESIDENT)
+__global__ void __launch_bounds__(GR_PASS_THREADS, HOW == GR_STORED ? GR_PASS_RESIDENT : 2)
     gradreg_cuda_k_squares(const gr_walk walk, const gr_step step, int source,
                            const gr_decision_task decision)
 {
@@ -187,22 +189,15 @@ static uint32_t types_of(const gr_work *work, int source)
     return types != 0 ? types : 1u << GRADREG_TYPE_F32;
 }
 
-template <int STORED>
-static gradreg_status launch_type(gr_work *work, const gr_walk *walk, int source,
+static gradreg_status launch_type(gr_work *work, const gr_walk *walk, int source, int type,
                                   const gr_decision_task *decision)
 {
-    return source == GR_SOURCE_DIRECTION
-               ? launch_squares<STORED, GR_DIRECTED>(work, walk, source, decision)
-               : launch_squares<STORED, GR_STORED>(work, walk, source, decision);
-}
-
-static gradreg_status launch_one(gr_work *work, const gr_walk *walk, int source, int type,
-                                 const gr_decision_task *decision)
-{
     switch (type) {
-    case GRADREG_TYPE_BF16: return launch_type<GRADREG_TYPE_BF16>(work, walk, source, decision);
-    case GRADREG_TYPE_F16: return launch_type<GRADREG_TYPE_F16>(work, walk, source, decision);
-    default: return launch_type<GRADREG_TYPE_F32>(work, walk, source, decision);
+    case GRADREG_TYPE_BF16:
+        return launch_squares<GRADREG_TYPE_BF16, GR_STORED>(work, walk, source, decision);
+    case GRADREG_TYPE_F16:
+        return launch_squares<GRADREG_TYPE_F16, GR_STORED>(work, walk, source, decision);
+    default: return launch_squares<GRADREG_TYPE_F32, GR_STORED>(work, walk, source, decision);
     }
 }
 
@@ -221,12 +216,16 @@ gradreg_status gradreg_cuda_flush(gr_work *work, const gr_decision_task *decisio
     walk.rows = weights ? 1 : 2;
     walk.first_row = pending->row;
     const uint32_t types = types_of(work, source);
+    walk.folds = 1;
+    if (source == GR_SOURCE_DIRECTION) /* of any type, in one launch */
+        return launch_squares<GRADREG_TYPE_F32, GR_DIRECTED>(
+            work, &walk, source, decision != NULL ? decision : &nothing);
     for (int type = GRADREG_TYPE_F32; type <= GRADREG_TYPE_F16; type++) {
         const int last = types >> (type + 1) == 0;
         walk.folds = last;
         if ((types >> type & 1u) != 0)
-            GR_TRY(launch_one(work, &walk, source, type,
-                              last && decision != NULL ? decision : &nothing));
+            GR_TRY(launch_type(work, &walk, source, type,
+                               last && decision != NULL ? decision : &nothing));
         if (last)
             return GRADREG_OK;
     }

@@ -12,7 +12,7 @@ static const gr_core *core;
 static gradreg_status load(const gr_core *given)
 {
     core = given;
-#if GR_TEST_DRIVER
+#ifdef GR_TEST_DRIVER
     core->set_error("no driver, says the test's module");
     return GRADREG_ERROR_UNSUPPORTED;
 #else
@@ -22,7 +22,7 @@ static gradreg_status load(const gr_core *given)
 
 extern const gr_module gradreg_cuda_module;
 const gr_module gradreg_cuda_module = { .magic = GR_MODULE_MAGIC,
-#if GR_TEST_OTHER
+#ifdef GR_TEST_OTHER
                                         .sizes = { 1, 2, 3 },
 #else
                                         .sizes = GR_MODULE_LAYOUT,
