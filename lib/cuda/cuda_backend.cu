@@ -3,7 +3,9 @@
  * In: rows of sums, ranks' rows, bytes. Out: the same, moved and added on the stream. Only fetch
  * waits, and store for more than a few thousand bytes. */
 #include "cuda_context.h"
+#include "cuda_later.h"
 #include "cuda_policy.h"
+#include "cuda_probe.h"
 #include "cuda_stages.h"
 #include "cuda_write.h"
 

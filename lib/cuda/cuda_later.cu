@@ -29,4 +29,8 @@ static gradreg_status policy(gradreg_context *context, const gr_policy_logits_ta
     return not_yet("policy losses from logits");
 }
 
-const gr_logits_ops gradreg_cuda_logits = { forward, backward, policy, 0 };
+const gr_logits_ops gradreg_cuda_logits = {
+    forward, backward, policy,
+    NULL,    NULL,     "linear log-probs are not on the GPU in this version",
+    0
+};

@@ -1,0 +1,10 @@
+/* cuda_probe.h - the op tables of the probe and the monitors. */
+#ifndef GRADREG_LIB_CUDA_PROBE_H
+#define GRADREG_LIB_CUDA_PROBE_H
+
+#include "cuda_check.h"
+
+extern const gr_probe_ops gradreg_cuda_probe;
+extern const gr_monitor_ops gradreg_cuda_monitors;
+
+#endif
