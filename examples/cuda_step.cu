@@ -26,9 +26,9 @@ static void require(int holds, const char *what, const char *why)
 }
 
 #define CHECK(call) require((call) == GRADREG_OK, #call, gradreg_last_error())
-#define CHECK_CUDA(call)                                            \
-    do {                                                            \
-        const cudaError_t error = (call);                           \
+#define CHECK_CUDA(call)                                                 \
+    do {                                                                 \
+        const cudaError_t error = (call);                                \
         require(error == cudaSuccess, #call, cudaGetErrorString(error)); \
     } while (0)
 
@@ -36,8 +36,9 @@ static void require(int holds, const char *what, const char *why)
 
 static size_t describe(gradreg_segment *segments, size_t width)
 {
-    const size_t counts[TENSORS] = { width * width, width * width, width * width, width * width,
-                                     3 * width * width, 3 * width * width, width };
+    const size_t counts[TENSORS] = { width * width, width * width,     width * width,
+                                     width * width, 3 * width * width, 3 * width * width,
+                                     width };
     const uint32_t roles[TENSORS] = { GRADREG_ROLE_ATTENTION, GRADREG_ROLE_ATTENTION,
                                       GRADREG_ROLE_ATTENTION, GRADREG_ROLE_ATTENTION,
                                       GRADREG_ROLE_MLP,       GRADREG_ROLE_MLP,

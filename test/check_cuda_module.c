@@ -4,6 +4,7 @@
  *
  * In: the directory of the modules made from cuda_modules.c; the real module, where nvcc has built
  * it. Nothing here needs a device; with one, opening it is tried as well. */
+#define _POSIX_C_SOURCE 200809L /* setenv */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
