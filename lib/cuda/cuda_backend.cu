@@ -154,8 +154,8 @@ const gr_module gradreg_cuda_module = {
     gradreg_cuda_load,
     &ops,
     &gradreg_cuda_losses,
-    NULL,
-    NULL,
-    NULL
+    &gradreg_cuda_logits,
+    &gradreg_cuda_probe,
+    &gradreg_cuda_monitors
 };
 }

@@ -1,0 +1,12 @@
+/* cuda_logprobs.h - the ops over rows of logits. */
+#ifndef GRADREG_LIB_CUDA_LOGPROBS_H
+#define GRADREG_LIB_CUDA_LOGPROBS_H
+
+#include "cuda_check.h"
+
+gradreg_status gradreg_cuda_logprobs_forward(gradreg_context *context,
+                                             const gr_logprobs_task *task);
+gradreg_status gradreg_cuda_logprobs_backward(gradreg_context *context,
+                                              const gr_logprobs_slope_task *task);
+
+#endif
