@@ -122,7 +122,7 @@ void use_regularizer(Session *session, gradreg_context *context, Buffers *memory
     for (int step = 0; step < 2; step++) {
         TRY(gradreg_regularizer_inject_noise, reg, &buffers);
         int32_t extra = 0;
-        gradreg_regularizer_extra_passes(reg, &extra);
+        TRY(gradreg_regularizer_extra_passes, reg, &extra);
         if (extra > 0)
             TRY(gradreg_regularizer_perturb, reg, &buffers);
         TRY(gradreg_regularizer_combine, reg, &buffers);
@@ -134,7 +134,7 @@ void use_regularizer(Session *session, gradreg_context *context, Buffers *memory
     if (suggested != GRADREG_ERROR_NON_FINITE)
         session->call("gradreg_regularizer_suggest_epsilon", suggested);
     TRY(gradreg_regularizer_terms, reg, &total, nullptr, 0);
-    gradreg_regularizer_state_bytes(reg, &bytes);
+    TRY(gradreg_regularizer_state_bytes, reg, &bytes);
     std::vector<unsigned char> state(bytes);
     if (TRY(gradreg_regularizer_state_save, reg, state.data(), bytes))
         TRY(gradreg_regularizer_state_load, reg, state.data(), bytes);

@@ -395,6 +395,8 @@ void launch(dim3 grid, dim3 block, uint64_t schedule, const std::function<void()
         Block(at, grid, block, fibers.fibers, kernel, dynamic_shared_bytes).run(order);
     }
     fibers.finished = true;
+    if (watcher != nullptr)
+        watcher->end_launch();
 }
 
 } // namespace emulator

@@ -74,6 +74,7 @@ class Watcher
   public:
     virtual ~Watcher() = default;
     virtual void begin_launch() = 0;
+    virtual void end_launch() = 0;
     virtual void begin_block() = 0;
     virtual void barrier_passed() = 0;
     virtual void exchange_passed(unsigned first_thread, unsigned mask) = 0;

@@ -104,6 +104,24 @@ void add_choices(Variant *v, Random *random)
         p->compute_type = random->below(2) == 0 ? GRADREG_TYPE_BF16 : GRADREG_TYPE_F16;
 }
 
+/* Most of what is refused is left out: some refusals are to be the same too. */
+void avoid_refusals(gradreg_regularizer_params *p, bool mixed, Random *random)
+{
+    if (random->below(10) == 0)
+        return;
+    if (p->step == GRADREG_STEP_RELATIVE || p->second_pass == GRADREG_SECOND_PASS_TRUNCATED)
+        p->output = GRADREG_OUTPUT_REGULARIZED;
+    if (p->depth == GRADREG_DEPTH_ON_PENALTY)
+        p->second_pass = GRADREG_SECOND_PASS_FULL;
+    if (p->second_pass == GRADREG_SECOND_PASS_TRUNCATED && p->clip_second > 0)
+        p->common_clip = 1;
+    if (p->placement == GRADREG_PLACEMENT_OUT_OF_PLACE)
+        p->restore = GRADREG_RESTORE_COPY;
+    if (p->noise.rule == GRADREG_NOISE_STEP &&
+        (mixed || p->param_type != GRADREG_TYPE_F32 || p->compute_type != 0))
+        p->noise.rule = GRADREG_NOISE_NEFTUNE;
+}
+
 void add_surroundings(Variant *v, Random *random)
 {
     if (random->below(8) == 0)
@@ -141,8 +159,10 @@ Variant variant(unsigned number)
     v.scattered = random.below(2) == 0;
     v.misalignment = random.below(5);
     v.seed = random.word();
-    add_segments(&v, &random, v.scattered && random.below(3) == 0);
+    const bool mixed = v.scattered && random.below(3) == 0;
+    add_segments(&v, &random, mixed);
     add_choices(&v, &random);
+    avoid_refusals(&v.params, mixed, &random);
     add_surroundings(&v, &random);
     if (!v.scattered && random.below(4) == 0) { /* a slice of the flat buffer */
         v.begin = random.below(static_cast<uint32_t>(v.end / 2 + 1));

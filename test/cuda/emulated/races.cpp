@@ -231,6 +231,12 @@ class Checker : public emulator::Watcher
         now = 1;
     }
 
+    /* Its shared memory may soon be somebody else's. */
+    void end_launch() override
+    {
+        forget_shared();
+    }
+
     void begin_block() override
     {
         forget_shared();
