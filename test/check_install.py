@@ -87,9 +87,12 @@ class Installed:
         return self.config(*arguments).split()
 
 
-def check_files(installed, version):
+def check_files(installed, version, build):
+    library_folder = installed.library_folder.relative_to(installed.prefix)
     want = {line.strip() for line in FILES.format(
-        lib=installed.library_folder.relative_to(installed.prefix), version=version).splitlines()}
+        lib=library_folder, version=version).splitlines()}
+    if (Path(build) / "lib" / "libgradreg-cuda.so").exists():
+        want.add(f"{library_folder}/libgradreg-cuda.so")
     have = set()
     for path in installed.prefix.rglob("*"):
         if path.is_symlink():
@@ -272,7 +275,7 @@ def main():
         folder = Path(folder)
         run([*meson.split(), "install", "-C", build, "--no-rebuild", "--destdir", folder / "root"])
         installed = Installed(folder / "root", prefix)
-        check_files(installed, version)
+        check_files(installed, version, build)
         check_hidden(installed)
         for language, compiler in zip(("c", "c++"), compilers):
             text = folder / ("consumer.cpp" if language == "c++" else "consumer.c")
