@@ -4,9 +4,8 @@
  * device is the same after every call as before it. */
 #include "cuda_context.h"
 
-#include <new>
-
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 const gr_core *gradreg_cuda_core;
@@ -153,7 +152,7 @@ gradreg_status gradreg_cuda_open(void **state, int32_t index, char *name)
     GR_TRY(count_devices(&count));
     GR_CUDA_REQUIRE(index >= 0 && index < count, GRADREG_ERROR_INVALID_ARGUMENT,
                     "params.device is %d, must be 0 to %d", index, count - 1);
-    gr_cuda_context *c = new (std::nothrow) gr_cuda_context();
+    gr_cuda_context *c = static_cast<gr_cuda_context *>(calloc(1, sizeof(gr_cuda_context)));
     GR_CUDA_REQUIRE(c != NULL, GRADREG_ERROR_OUT_OF_MEMORY, "no memory for a CUDA context");
     c->device = index;
     gradreg_status status = select_device(index, &guard);
@@ -164,7 +163,7 @@ gradreg_status gradreg_cuda_open(void **state, int32_t index, char *name)
         gradreg_cuda_leave(c, &guard);
     }
     if (status != GRADREG_OK) {
-        delete c;
+        free(c);
         return status;
     }
     *state = c;
@@ -173,8 +172,7 @@ gradreg_status gradreg_cuda_open(void **state, int32_t index, char *name)
 
 void gradreg_cuda_close(void *state)
 {
-    gr_cuda_context *c = static_cast<gr_cuda_context *>(state);
-    delete c;
+    free(state);
 }
 
 /* ---- stream and memory ----------------------------------------------------------- */
