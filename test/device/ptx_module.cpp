@@ -152,7 +152,6 @@ class KernelParser
     std::map<std::string, size_t> labels_;
     std::map<std::string, std::vector<std::string>> target_lists_; /* of indexed branches */
     std::string label_; /* that the next statement may belong to */
-    const Outside &outside_;
 };
 
 /* Stands for the address behind a kernel's own arrays until that is known. */
@@ -190,7 +189,7 @@ void add_parameter(const std::string &text, int line, Kernel *kernel,
 }
 
 KernelParser::KernelParser(const Statement &header, const Outside &outside)
-    : symbols_(outside.symbols), outside_(outside)
+    : symbols_(outside.symbols)
 {
     const size_t open = header.text.find('('), close = header.text.rfind(')');
     const size_t entry = header.text.find(".entry");
