@@ -20,6 +20,11 @@ const struct arm arms[] = {
       .steps = 1.0 },
     { "even-mean", "even GR, mean strength", EVEN_MEAN, .interval = 1, .steps = 1.0 },
     { "grpo-compute", "GRPO, equal compute", PLAIN, .interval = 1, .steps = EQUAL_COMPUTE },
+    { "even-strong", "even GR, 3 x strength", EVEN, .interval = 1, .steps = 1.0, .times = 3.0 },
+    { "depth-strong", "depth-scaled GR, 3 x strength", DEPTH, .interval = 1, .steps = 1.0,
+      .times = 3.0 },
+    { "even-mean-strong", "even GR, mean of 3 x strength", EVEN_MEAN, .interval = 1,
+      .steps = 1.0, .times = 3.0 },
     { "depth-loud", "depth-scaled GR, loud noise", DEPTH, .noise = RELATIVE_NOISE,
       .interval = 1, .steps = 1.0 },
     { "depth-interval", "depth-scaled GR, interval 4", DEPTH, .interval = 4, .steps = 1.0 },
@@ -91,6 +96,8 @@ gradreg_regularizer_params arm_regularizer(const struct arm *arm,
     params.seed = settings->seed;
     if (arm->depth != DEPTH)
         params.schedule.first_layer = params.schedule.full_layer = 0;
+    if (arm->times > 0.0)
+        params.strength *= arm->times;
     if (arm->depth == EVEN_MEAN)
         params.strength *= mean_multiplier(model);
     if (arm->bf16)

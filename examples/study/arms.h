@@ -25,6 +25,7 @@ struct arm {
     bool truncated;       /* second pass stops at the first layer that needs it */
     int32_t interval;     /* the correction is computed anew every so many steps */
     double steps;         /* times the steps of the others */
+    double times;         /* the strength of the others; 0: once */
 };
 
 extern const struct arm arms[];

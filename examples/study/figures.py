@@ -18,13 +18,18 @@ STYLES = {  # colour, line style, marker
     "even-mean": ("#e8a33d", (0, (5, 2, 1, 2)), "v"),
     "depth": ("#3f8fd2", "-.", "D"),
     "depth-noise": ("#0b3c6f", (0, (6, 1)), "*"),
+    "even-strong": ("#7a2c05", (0, (5, 1, 1, 1)), "p"),
+    "even-mean-strong": ("#b98a2f", (0, (3, 2, 1, 2, 1, 2)), "8"),
+    "depth-strong": ("#1f5f5b", (0, (7, 2)), "d"),
     "depth-loud": ("#9c8412", (0, (8, 2, 1, 2)), "X"),
     "depth-interval": ("#67b7a1", (0, (3, 1, 1, 1, 1, 1)), "P"),
     "depth-shorthand": ("#7b4ea3", (0, (2, 2)), "<"),
     "depth-bf16": ("#b0578d", (0, (4, 3)), ">"),
     "grpo-bf16": ("#555555", (0, (1, 2)), "h"),
 }
+# Too many lines say nothing: these arms have theirs, the others are in tables and among the points.
 MAIN = ("base", "grpo", "even", "depth", "depth-noise")
+LINES = (*MAIN, "grpo-compute", "even-strong", "depth-strong")
 
 plt.rcParams.update({
     "font.size": 9, "axes.titlesize": 9, "axes.labelsize": 9, "legend.fontsize": 8,
@@ -71,8 +76,13 @@ def seeds_note(arms):
         f"{counts[0]} to {counts[-1]} seeds"
 
 
+def lines_of(arms):
+    return {arm: runs for arm, runs in arms.items() if arm in LINES} or arms
+
+
 def learning(arms):
     """Reward of the steps, and accuracy on the way, in and out of the domain."""
+    arms = lines_of(arms)
     figure, axes = plt.subplots(2, 2, figsize=(8.2, 5.6), sharex=True)
     for arm, runs in arms.items():
         if arm == "base":
@@ -96,7 +106,8 @@ def learning(arms):
 
 
 def accuracy(arms):
-    """Accuracy at the end: seeds, means and bootstrap intervals."""
+    """Accuracy at the end: seeds, means and bootstrap intervals. Loud noise would be far off."""
+    arms = {arm: runs for arm, runs in arms.items() if arm != "depth-loud"} or arms
     figure, axes = plt.subplots(1, 3, figsize=(8.2, 0.9 + 0.34 * len(arms)), sharey=True)
     names = list(arms)
     for axis, which in zip(axes, ("split", "complete", "add")):
@@ -121,6 +132,7 @@ def accuracy(arms):
 
 def entropy(arms):
     """Entropy along the answer."""
+    arms = lines_of(arms)
     figure, axes = plt.subplots(1, 2, figsize=(8.2, 3.4), sharey=True)
     for axis, key in zip(axes, ("mean", "smooth")):
         for arm, runs in arms.items():
@@ -135,6 +147,7 @@ def entropy(arms):
 
 def diversity(arms):
     """How different the eight answers to one prompt are, and how easy."""
+    arms = {arm: runs for arm, runs in arms.items() if arm != "depth-loud"} or arms
     keys = (("bigrams", "distinct bigrams, %"), ("trigrams", "distinct trigrams, %"),
             ("answers", "different answers, %"), ("zero_terms", "right ones with a zero, %"))
     figure, axes = plt.subplots(1, 4, figsize=(8.2, 0.9 + 0.27 * len(arms)), sharey=True)
@@ -182,6 +195,7 @@ def trace(arms):
 
 def deltas(arms):
     """How far the weights went, a projection a picture."""
+    arms = lines_of(arms)
     names = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     figure, axes = plt.subplots(2, 4, figsize=(8.2, 4.6), sharex=True)
     for axis, name in zip(axes.flat, names):

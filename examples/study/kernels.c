@@ -41,9 +41,9 @@ static inline float exponential(float x)
     p = p * r + 1.6666665459e-1F;
     p = p * r + 5.0000001201e-1F;
     p = p * r * r + r + 1.0F;
-    int32_t exponent;
+    uint32_t exponent;
     memcpy(&exponent, &shifted, sizeof(exponent));
-    exponent = (exponent << 23) + 0x3f800000;
+    exponent = (exponent << 23) + 0x3f800000U;
     float power;
     memcpy(&power, &exponent, sizeof(power));
     return p * power;

@@ -15,6 +15,9 @@ ARMS = {
     "even-mean": "even GR, mean strength",
     "depth": "depth-scaled GR",
     "depth-noise": "depth-scaled GR + noise",
+    "even-strong": "even GR, 3 x strength",
+    "even-mean-strong": "even GR, mean of 3 x strength",
+    "depth-strong": "depth-scaled GR, 3 x strength",
     "depth-loud": "depth-scaled GR, loud noise",
     "depth-interval": "depth-scaled GR, interval 4",
     "depth-shorthand": "depth-scaled GR, shorthand",
@@ -133,6 +136,26 @@ def behaviour_table(arms):
                   "carries in right ones"], rows)
 
 
+def paired_behaviour_table(arms, against="grpo"):
+    """As paired_table, of entropy and diversity."""
+    def measures(run):
+        entropy = statistics.fmean(v for v in run.last("entropy")["mean"] if v is not None)
+        diversity = run.last("diversity")
+        return 100.0 * entropy, diversity["bigrams"], diversity["trigrams"], diversity["answers"]
+    others = {run.seed: measures(run) for run in arms.get(against, [])}
+    rows = []
+    for arm, runs in arms.items():
+        pairs = [(measures(run), others[run.seed]) for run in runs if run.seed in others]
+        if arm in (against, "base") or not pairs:
+            continue
+        columns = [[mine[c] - other[c] for mine, other in pairs] for c in range(4)]
+        rows.append([ARMS[arm], str(len(pairs)), with_interval([v / 100.0 for v in columns[0]]),
+                     *[with_interval(column) for column in columns[1:]]])
+    return table(["minus that of GRPO", "pairs", "entropy, hundredths of a nat",
+                  "distinct bigrams, points", "distinct trigrams, points",
+                  "different answers, points"], rows)
+
+
 def trace_table(arms):
     rows = []
     for arm, runs in arms.items():
@@ -151,6 +174,21 @@ def trace_table(arms):
                   "late", "std: early", "middle", "late"], rows)
 
 
+def over_layers(runs, function):
+    """The median over recorded steps of a figure of all layers."""
+    values = [function(record) for run in runs for record in run.records["layers"]
+              if sum(v or 0.0 for v in record["intended"]) > 0.0 and None not in record["curvature"]]
+    return f"{statistics.median(values):.3g}" if values else "-"
+
+
+def curvature_of(record):
+    return statistics.fmean(record["curvature"])
+
+
+def length_of(record):
+    return math.hypot(*record["applied"]) / math.hypot(*record["intended"])
+
+
 def strength_table(arms):
     rows = []
     for arm, runs in arms.items():
@@ -160,9 +198,11 @@ def strength_table(arms):
                      plus_minus([run.mean("share") for run in runs]),
                      plus_minus([run.mean("alignment") for run in runs], 4, 1.0),
                      plus_minus([run.mean("cosine") for run in runs], 4, 1.0),
+                     over_layers(runs, length_of), over_layers(runs, curvature_of),
                      plus_minus([run.mean("first_order") for run in runs], 3, 1.0)])
     return table(["means over all steps", "λ", "correction, % of the gradient", "cos(g1, g2)",
-                  "applied cosine", "first-order ratio"], rows)
+                  "applied cosine", "applied / intended length, median", "curvature, median",
+                  "first-order ratio"], rows)
 
 
 def cost_table(arms):
@@ -184,6 +224,7 @@ TABLES = {
     "sampled": lambda arms: accuracy_table(arms, "sampled"),
     "paired": paired_table,
     "behaviour": behaviour_table,
+    "behaviourpairs": paired_behaviour_table,
     "trace": trace_table,
     "strength": strength_table,
     "cost": cost_table,

@@ -222,6 +222,12 @@ static char *in_folder(const char *name)
     return path;
 }
 
+/* For builds in which everything takes long. */
+static bool small(void)
+{
+    return getenv("GRADREG_TEST_SMALL") != NULL;
+}
+
 /* From a base model that can do something: without rewards nothing would move. */
 static struct run small_run(const char *base, const char *arm, uint64_t seed,
                             const volatile sig_atomic_t *stop)
@@ -229,13 +235,13 @@ static struct run small_run(const char *base, const char *arm, uint64_t seed,
     struct run run = {
         .arm = arm_named(arm), .settings = settings_default(), .base = base, .folder = folder
     };
-    run.settings.steps = 6;
+    run.settings.steps = small() ? 2 : 6;
     run.settings.prompts = 4;
     run.settings.samples = 4;
     run.settings.seed = seed;
-    run.checkpoint_every = 3;
+    run.checkpoint_every = 2;
     run.measure_every = 4;
-    run.problems = 4;
+    run.problems = small() ? 1 : 4;
     run.stop = stop;
     return run;
 }
@@ -291,13 +297,13 @@ static bool check_going_on(gradreg_context *context, const struct model *base, c
     for (run = small_run(path, arm, 1, &yes); run_go(&run, context) == RUN_STOPPED;)
         stops++;
     float *whole = outcome("whole.ckpt", bytes), *pieces = outcome(checkpoint, bytes);
-    good &= stops == 6 && memcmp(whole, pieces, bytes) == 0;
+    good &= stops == (int)run.settings.steps && memcmp(whole, pieces, bytes) == 0;
     good &= memcmp(whole, base->params, bytes) != 0;
     good &= whole_records != 0 && records_hash(records) == whole_records;
     free(whole);
     free(pieces);
-    snprintf(text, sizeof(text), "stopped and gone on six times: same bits, same records (%s)",
-             arm);
+    snprintf(text, sizeof(text),
+             "stopped after every step and gone on: same bits, same records (%s)", arm);
     return verdict(text, good);
 }
 
@@ -445,7 +451,8 @@ static bool check_runs(gradreg_context *context, const char *path)
 {
     struct model *base = checkpoint_model(path, false);
     bool good = check_going_on(context, base, path, "depth-noise");
-    good &= check_going_on(context, base, path, "depth-interval");
+    if (!small())
+        good &= check_going_on(context, base, path, "depth-interval");
     good &= check_full_disk(context, path);
     good &= check_damage(context, path);
     model_free(base);
