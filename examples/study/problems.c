@@ -29,7 +29,7 @@ size_t problem_prompt_length(enum problem_kind kind)
 static void put(int32_t *tokens, size_t place, int number, enum token sign)
 {
     text_write_number(tokens + place * STRIDE, DIGITS, number);
-    tokens[place * STRIDE + DIGITS] = sign;
+    tokens[place * STRIDE + DIGITS] = (int32_t)sign;
 }
 
 void problem_text(int32_t tokens[SEQUENCE], const struct problem *problem)
