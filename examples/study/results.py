@@ -174,6 +174,24 @@ def trace_table(arms):
                   "late", "std: early", "middle", "late"], rows)
 
 
+def attention_table(arms):
+    rows = []
+    for arm, runs in arms.items():
+        if arm == "base":
+            continue
+        cells = []
+        for part in range(3):
+            values = []
+            for run in runs:
+                layers = run.last("attention")["divergence"]
+                n = len(layers)
+                values.append(statistics.fmean(layers[part * n // 3:(part + 1) * n // 3]))
+            cells.append(plus_minus(values, 2, 1000.0))
+        rows.append([ARMS[arm], *cells])
+    return table(["Jensen-Shannon divergence of attention from the base model's, thousandths of a nat",
+                  "early layers", "middle", "late"], rows)
+
+
 def over_layers(runs, function):
     """The median over recorded steps of a figure of all layers."""
     values = [function(record) for run in runs for record in run.records["layers"]
@@ -226,6 +244,7 @@ TABLES = {
     "behaviour": behaviour_table,
     "behaviourpairs": paired_behaviour_table,
     "trace": trace_table,
+    "attention": attention_table,
     "strength": strength_table,
     "cost": cost_table,
 }
