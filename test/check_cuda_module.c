@@ -97,10 +97,16 @@ START_TEST(the_current_directory_is_not_searched)
     ck_assert_ptr_nonnull(getcwd(here, sizeof(here)));
     ck_assert_int_eq(unsetenv(VARIABLE), 0);
     ck_assert_int_eq(chdir(directory), 0); /* which has a libgradreg-cuda.so that aborts */
-    refuses(GRADREG_ERROR_UNSUPPORTED, "no CUDA module", VARIABLE);
-    ck_assert_int_eq(setenv("LD_LIBRARY_PATH", ":relative", 1), 0);
-    refuses(GRADREG_ERROR_UNSUPPORTED, "not searched", "LD_LIBRARY_PATH");
-    ck_assert_int_eq(unsetenv("LD_LIBRARY_PATH"), 0);
+    if (real_module != NULL) {             /* it lies beside libgradreg and is found there */
+        gradreg_context *context = NULL;
+        (void)open_cuda(&context, 0);
+        assert_ok(gradreg_context_destroy(context));
+    } else {
+        refuses(GRADREG_ERROR_UNSUPPORTED, "no CUDA module", VARIABLE);
+        ck_assert_int_eq(setenv("LD_LIBRARY_PATH", ":relative", 1), 0);
+        refuses(GRADREG_ERROR_UNSUPPORTED, "not searched", "LD_LIBRARY_PATH");
+        ck_assert_int_eq(unsetenv("LD_LIBRARY_PATH"), 0);
+    }
     ck_assert_int_eq(chdir(here), 0);
 }
 END_TEST
@@ -136,7 +142,6 @@ START_TEST(the_real_module_opens_or_says_why)
                      "4096");
         return;
     }
-    assert_fails(status, GRADREG_ERROR_UNSUPPORTED, "params.backend", "driver");
     refuses(GRADREG_ERROR_UNSUPPORTED, "driver", "CUDA");
 }
 END_TEST
@@ -147,6 +152,10 @@ int main(int argc, char **argv)
     TCase *core = tcase_create("core");
     if (argc < 2)
         return 2;
+    /* meson lists the folders of all libraries that this test waits for, the modules' too, and the
+     * loader reads the list once. */
+    if (getenv("LD_LIBRARY_PATH") != NULL && unsetenv("LD_LIBRARY_PATH") == 0)
+        return execv("/proc/self/exe", argv);
     directory = argv[1];
     real_module = argc > 2 ? argv[2] : NULL;
     tcase_add_loop_test(core, a_relative_path_is_refused, 0, 4);

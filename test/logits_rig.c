@@ -127,12 +127,14 @@ static double held(double got, double want, double bound, const char *what, cons
 }
 
 /* The sum of the others: exp within 2.1e-7 (3.6 u), a distance d rounded to d (1 + u), at most 32
- * roundings of a lane, one more of each product. */
+ * roundings of a lane, one more of each product. What lies 87 and more below the top is left out:
+ * e^d and -d e^d are below 2^-125 and 2^-118 then. */
 static double check_forward(const logits_rig *rig, const oracle_logits *o, size_t r,
                             const char *what)
 {
-    const double sum = U * (37 * o->others + o->distance);
-    const double turn = U * (38 * o->distance + o->distance_sq);
+    const double left_out = (double)rig->params.vocabulary;
+    const double sum = U * (37 * o->others + o->distance) + left_out * 0x1p-125;
+    const double turn = U * (38 * o->distance + o->distance_sq) + left_out * 0x1p-118;
     const double entropy = U * fabs(o->entropy) + 2 * sum + turn + 0x1p-126;
     double worst = held((double)rig->log_sum_exp[r], o->log_sum_exp,
                         U * fabs(o->log_sum_exp) + sum + 0x1p-126, what, "log_sum_exp", r, 0);

@@ -47,7 +47,7 @@ void emulated_cuda_reset_errors(void);
 void emulated_cuda_keep_faults(int on);
 const char *emulated_cuda_fault(void);
 
-/* Since the process began. */
+/* Since the process began; allocations and waits are the calling thread's. */
 uint64_t emulated_cuda_launches(void);
 uint64_t emulated_cuda_allocations(void);
 uint64_t emulated_cuda_host_waits(void);

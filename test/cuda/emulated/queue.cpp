@@ -22,7 +22,7 @@ cudaError_t wait_for(const std::shared_ptr<Stream> &stream)
         stream->capture->invalid = true;
         return cudaErrorStreamCaptureUnsupported;
     }
-    counts.host_waits++;
+    thread_counts.host_waits++;
     run_all(stream);
     return cudaSuccess;
 }
@@ -158,7 +158,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
         event->event.capture->invalid = true;
         return call.end(cudaErrorStreamCaptureUnsupported);
     }
-    counts.host_waits++;
+    thread_counts.host_waits++;
     if (event->event.recorded)
         run_until(event->event.point.stream, event->event.point.count);
     return call.end(cudaSuccess);

@@ -81,7 +81,7 @@ cudaError_t copy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
         error = add(stream, [=] { copy_now(to, from, bytes); });
     }
     if (error == cudaSuccess && (wait || target == Place::PAGEABLE)) {
-        counts.host_waits++;
+        thread_counts.host_waits++;
         run_all(stream);
     }
     return error;
@@ -110,7 +110,7 @@ cudaError_t take(void **pointer, size_t bytes, cudaMemoryType type)
     *pointer = allocate(bytes, type, current_device);
     if (*pointer == nullptr)
         return cudaErrorMemoryAllocation;
-    counts.allocations++;
+    thread_counts.allocations++;
     races::allocated(*pointer, bytes);
     return cudaSuccess;
 }
@@ -225,7 +225,7 @@ cudaError_t cudaDeviceSynchronize(void)
 {
     CALL(true);
     NO_CAPTURE();
-    counts.host_waits++;
+    thread_counts.host_waits++;
     counts.device_waits++;
     run_device();
     return call.end(cudaSuccess);

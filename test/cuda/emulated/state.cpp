@@ -11,6 +11,7 @@ namespace emulated
 {
 
 Counts counts;
+thread_local ThreadCounts thread_counts;
 Injection injection;
 cudaError_t sticky[DEVICES_MAXIMUM];
 thread_local cudaError_t last_error;
@@ -46,8 +47,9 @@ void report_at_exit()
                  static_cast<unsigned long long>(emulator::counters.threads),
                  static_cast<unsigned long long>(emulator::counters.barriers),
                  static_cast<unsigned long long>(emulator::counters.exchanges),
-                 static_cast<unsigned long long>(counts.allocations),
-                 static_cast<unsigned long long>(counts.host_waits), emulated_cuda_live());
+                 static_cast<unsigned long long>(thread_counts.allocations),
+                 static_cast<unsigned long long>(thread_counts.host_waits),
+                 emulated_cuda_live());
 }
 
 Settings from_environment()
@@ -206,12 +208,12 @@ uint64_t emulated_cuda_launches(void)
 
 uint64_t emulated_cuda_allocations(void)
 {
-    return counts.allocations;
+    return thread_counts.allocations;
 }
 
 uint64_t emulated_cuda_host_waits(void)
 {
-    return counts.host_waits;
+    return thread_counts.host_waits;
 }
 
 uint64_t emulated_cuda_copies(void)

@@ -24,12 +24,18 @@ struct Settings {
 Settings &settings(); /* from the environment at the first call */
 
 struct Counts {
-    uint64_t launches = 0, allocations = 0, host_waits = 0, copies = 0, device_waits = 0;
+    uint64_t launches = 0, copies = 0, device_waits = 0;
     size_t live_handles = 0; /* streams, events, graphs */
     uint64_t ptx_launches = 0, ptx_instructions = 0;
     std::set<std::string> ptx_kernels, ptx_shapes;
 };
 extern Counts counts;
+
+/* Per host thread: what a call of one rank does is not what the others do meanwhile. */
+struct ThreadCounts {
+    uint64_t allocations = 0, host_waits = 0;
+};
+extern thread_local ThreadCounts thread_counts;
 
 struct Injection {
     uint64_t nth = 0, calls = 0, failed = 0;
