@@ -5,6 +5,8 @@
  *      buffers                                     what a call works on, with types and lengths
  *      regularize(regularizer, buffers, backward)  one whole step with the caller's backward pass
  *      logprobs_forward, policy_loss, logprobs_backward, advantages    the losses
+ *      policy_logits, linear_logprobs_forward, linear_logprobs_backward    the same in fewer visits
+ *      probe, distinct_ngrams, moving_average, js_divergence, weight_delta    what to watch
  *
  * What gradreg.h says about a function holds here. Beyond it:
  *  - A failure is an exception derived from gradreg::error, whose what() is the library's sentence.
@@ -13,6 +15,8 @@
  *  - A regularizer keeps its context open: they may be destroyed in any order.
  *  - A step that an exception leaves is cancelled: theta is clean again.
  *  - Callbacks may throw: what all_reduce throws comes out of the call that needed it.
+ *  - What returns numbers wants a context of the CPU and says so. On a device use the form that is
+ *    given its results' memory: spans are of backend memory there, and the call is queued.
  *  - Settings and reports are the structs of gradreg.h themselves. */
 #ifndef GRADREG_HPP
 #define GRADREG_HPP
@@ -164,8 +168,9 @@ using log_function = std::function<void(gradreg_log_level, const char *message)>
 class context
 {
   public:
+    /** Any backend and device of `params`; the stream is the backend's, nullptr for its default. */
     explicit context(const gradreg_context_params &params = GRADREG_CONTEXT_PARAMS_INIT,
-                     log_function log = nullptr)
+                     log_function log = nullptr, void *stream = nullptr)
     {
         gradreg_context_params wanted = params;
         auto held = std::make_shared<holder>();
@@ -175,6 +180,8 @@ class context
             wanted.log.user = held.get();
         }
         check(gradreg_context_create(&held->handle, &wanted));
+        if (stream != nullptr)
+            check(gradreg_context_set_stream(held->handle, stream));
         holder_ = std::move(held);
     }
     context(context &&) noexcept = default;
@@ -206,6 +213,7 @@ class context
 
   private:
     friend class regularizer;
+    friend class probe;
 
     struct holder {
         gradreg_context *handle = nullptr;
@@ -228,6 +236,48 @@ class context
     };
     std::shared_ptr<holder> holder_;
 };
+
+/* What a call checks before the library sees addresses only. */
+namespace detail
+{
+
+inline void need(const char *who, const char *name, std::size_t have, std::size_t want)
+{
+    if (have != want)
+        raise(GRADREG_ERROR_INVALID_ARGUMENT,
+              std::string("gradreg::") + who + ": " + name + " has " + std::to_string(have) +
+                  " elements, expected " + std::to_string(want));
+}
+
+/* stride 0: columns. What no memory holds is SIZE_MAX. */
+inline std::size_t elements(std::size_t rows, std::size_t columns, std::size_t stride)
+{
+    const std::size_t step = stride == 0 ? columns : stride;
+    if (rows == 0)
+        return 0;
+    if (step != 0 && rows - 1 > (SIZE_MAX - columns) / step)
+        return SIZE_MAX;
+    return (rows - 1) * step + columns;
+}
+
+inline void need_rows_of(const char *who, const char *name, std::size_t have, std::size_t want)
+{
+    if (have < want)
+        raise(GRADREG_ERROR_INVALID_ARGUMENT,
+              std::string("gradreg::") + who + ": " + name + " has " + std::to_string(have) +
+                  " elements, the rows need " + std::to_string(want));
+}
+
+/* Returned numbers lie on the host. */
+inline void need_host(const context &where, const char *who)
+{
+    if (where.get() != nullptr && where.info().backend != GRADREG_BACKEND_CPU)
+        raise(GRADREG_ERROR_UNSUPPORTED,
+              std::string("gradreg::") + who +
+                  ": results of a device lie there, call the form that is given their memory");
+}
+
+} // namespace detail
 
 /* ---- table and schedule --------------------------------------------------------------- */
 
@@ -662,6 +712,14 @@ struct policy_batch {
     {
         const std::size_t tokens = count();
         need("logp", logp.size(), tokens, false);
+        need("dlogp", dlogp, tokens, false);
+        need("dentropy", dentropy, tokens, true);
+        return raw(tokens);
+    }
+    /** Of so many tokens; for policy_logits(), logp and entropy stay empty. */
+    gradreg_policy_batch raw(std::size_t tokens) const
+    {
+        need("logp", logp.size(), tokens, true);
         need("old_logp", old_logp.size(), tokens, true);
         need("ref_logp", ref_logp.size(), tokens, true);
         need("rollout_logp", rollout_logp.size(), tokens, true);
@@ -669,8 +727,6 @@ struct policy_batch {
         need("entropy", entropy.size(), tokens, true);
         need("mask", mask.size(), tokens, true);
         need("group", group.size(), sequences, true);
-        need("dlogp", dlogp, tokens, false);
-        need("dentropy", dentropy, tokens, true);
         const bool per_token = advantages.size() == tokens && tokens != sequences;
         need("advantages", advantages.size(), per_token ? tokens : sequences, false);
         gradreg_policy_batch out = GRADREG_POLICY_BATCH_INIT;
@@ -690,7 +746,6 @@ struct policy_batch {
         return out;
     }
 
-  private:
     std::size_t count() const
     {
         if (row_offsets.empty())
@@ -698,6 +753,8 @@ struct policy_batch {
         need("row_offsets", row_offsets.size(), sequences + 1, false);
         return static_cast<std::size_t>(row_offsets[sequences]);
     }
+
+  private:
     static void need(const char *name, std::size_t have, std::size_t want, bool may_be_empty)
     {
         if (have != want && !(may_be_empty && have == 0))
@@ -707,33 +764,57 @@ struct policy_batch {
     }
 };
 
-/** Loss, gradient and metrics, on a context of the CPU. On a device the metrics lie there: call
- *  gradreg_policy_loss() with context.get(). */
-inline gradreg_policy_metrics policy_loss(const context &where, const policy_batch &batch,
-                                          const gradreg_policy &policy, span<float> dlogp,
-                                          span<float> dentropy = {})
+/** Loss and gradient on any context. `metrics` is in the context's memory with struct_size set, or
+ *  nullptr; read_metrics() fetches it. */
+inline void policy_loss(const context &where, gradreg_policy_metrics *metrics,
+                        const policy_batch &batch, const gradreg_policy &policy,
+                        span<float> dlogp, span<float> dentropy = {})
 {
-    if (where.get() != nullptr && where.info().backend != GRADREG_BACKEND_CPU)
-        raise(
-            GRADREG_ERROR_UNSUPPORTED,
-            "gradreg::policy_loss: metrics of a device lie there, call gradreg_policy_loss()");
     const gradreg_policy_batch raw = batch.raw(dlogp.size(), dentropy.size());
     gradreg_policy_gradient out = GRADREG_POLICY_GRADIENT_INIT;
     out.dlogp = dlogp.data();
     out.dentropy = dentropy.data();
+    check(gradreg_policy_loss(where.get(), metrics, &out, &raw, &policy));
+}
+
+/** Loss, gradient and metrics, on a context of the CPU. */
+inline gradreg_policy_metrics policy_loss(const context &where, const policy_batch &batch,
+                                          const gradreg_policy &policy, span<float> dlogp,
+                                          span<float> dentropy = {})
+{
+    detail::need_host(where, "policy_loss");
     gradreg_policy_metrics metrics = GRADREG_POLICY_METRICS_INIT;
-    check(gradreg_policy_loss(where.get(), &metrics, &out, &raw, &policy));
+    policy_loss(where, &metrics, batch, policy, dlogp, dentropy);
     return metrics;
 }
 
-/** Advantages of rewards, group by group; on a context of the CPU. */
+/** From the context's memory to the host; waits. */
+inline gradreg_policy_metrics read_metrics(const context &where,
+                                           const gradreg_policy_metrics *metrics)
+{
+    gradreg_policy_metrics out = GRADREG_POLICY_METRICS_INIT;
+    check(gradreg_policy_metrics_read(where.get(), &out, metrics));
+    return out;
+}
+
+/** Advantages of rewards, group by group; on any context. */
+inline void advantages(const context &where, span<float> out, span<const float> rewards,
+                       std::size_t group_size,
+                       const gradreg_advantage_params &params = GRADREG_ADVANTAGE_PARAMS_INIT)
+{
+    detail::need("advantages", "out", out.size(), rewards.size());
+    check(gradreg_advantages(where.get(), out.data(), rewards.data(), rewards.size(),
+                             group_size, &params));
+}
+
+/** The same on a context of the CPU. */
 inline std::vector<float>
 advantages(const context &where, span<const float> rewards, std::size_t group_size,
            const gradreg_advantage_params &params = GRADREG_ADVANTAGE_PARAMS_INIT)
 {
+    detail::need_host(where, "advantages");
     std::vector<float> out(rewards.size());
-    check(gradreg_advantages(where.get(), out.data(), rewards.data(), rewards.size(),
-                             group_size, &params));
+    advantages(where, out, rewards, group_size, params);
     return out;
 }
 
@@ -742,6 +823,11 @@ advantages(const context &where, span<const float> rewards, std::size_t group_si
 /** One number a row each. */
 struct log_probs {
     std::vector<float> logp, entropy, log_sum_exp;
+};
+
+/** The same in the caller's memory; what stays empty is not wanted, logp must be. */
+struct log_probs_view {
+    span<float> logp = {}, entropy = {}, log_sum_exp = {};
 };
 
 /** rows x vocabulary logits, row_stride elements apart (0: vocabulary). */
@@ -761,59 +847,386 @@ struct logits_shape {
     }
     void need_matrix(const char *name, std::size_t have) const
     {
-        const std::size_t stride = row_stride == 0 ? vocabulary : row_stride;
-        const std::size_t want = rows == 0 ? 0 : (rows - 1) * stride + vocabulary;
-        if (have < want)
-            raise(GRADREG_ERROR_INVALID_ARGUMENT, std::string("gradreg::logits_shape: ") +
-                                                      name + " has " + std::to_string(have) +
-                                                      " elements, the rows need " +
-                                                      std::to_string(want));
+        detail::need_rows_of("logits_shape", name, have,
+                             detail::elements(rows, vocabulary, row_stride));
     }
     void need_rows(const char *name, std::size_t have) const
     {
-        if (have != rows)
-            raise(GRADREG_ERROR_INVALID_ARGUMENT,
-                  std::string("gradreg::logits_shape: ") + name + " has " +
-                      std::to_string(have) + " elements, expected " + std::to_string(rows));
+        detail::need("logits_shape", name, have, rows);
     }
 };
 
-/** Log-prob of each row's target, entropy, log of the sum of exponentials; on a context of the CPU. */
+/** hidden states rows x width, head weight vocabulary x width; a stride of 0 is width. */
+struct linear_shape {
+    std::size_t rows = 0, width = 0, vocabulary = 0;
+    std::size_t hidden_stride = 0, weight_stride = 0;
+    std::size_t chunk_rows = 0;       /* 0: chosen by the library */
+    bool add_weight_gradient = false; /* dweight += */
+    float temperature = 1.0f;
+
+    template <class T, class Gradient = T> gradreg_linear_params raw() const
+    {
+        gradreg_linear_params out = GRADREG_LINEAR_PARAMS_INIT;
+        out.type = element<T>::type;
+        out.gradient_type = element<Gradient>::type;
+        out.add_weight_gradient = add_weight_gradient;
+        out.rows = rows;
+        out.width = width;
+        out.vocabulary = vocabulary;
+        out.hidden_stride = hidden_stride;
+        out.weight_stride = weight_stride;
+        out.chunk_rows = chunk_rows;
+        out.temperature = temperature;
+        return out;
+    }
+    void need_hidden(const char *name, std::size_t have) const
+    {
+        detail::need_rows_of("linear_shape", name, have,
+                             detail::elements(rows, width, hidden_stride));
+    }
+    void need_weight(const char *name, std::size_t have) const
+    {
+        detail::need_rows_of("linear_shape", name, have,
+                             detail::elements(vocabulary, width, weight_stride));
+    }
+    void need_rows(const char *name, std::size_t have) const
+    {
+        detail::need("linear_shape", name, have, rows);
+    }
+};
+
+namespace detail
+{
+
+template <class Shape>
+void need_forward(const Shape &shape, const log_probs_view &out, std::size_t targets)
+{
+    shape.need_rows("targets", targets);
+    shape.need_rows("logp", out.logp.size());
+    if (!out.entropy.empty())
+        shape.need_rows("entropy", out.entropy.size());
+    if (!out.log_sum_exp.empty())
+        shape.need_rows("log_sum_exp", out.log_sum_exp.size());
+}
+
+template <class Shape, class Forward>
+void need_backward(const Shape &shape, const Forward &forward, std::size_t targets,
+                   std::size_t dlogp, std::size_t dentropy)
+{
+    shape.need_rows("targets", targets);
+    shape.need_rows("log_sum_exp", forward.log_sum_exp.size());
+    if (forward.entropy.size() != 0 || dentropy != 0)
+        shape.need_rows("entropy", forward.entropy.size());
+    shape.need_rows("dlogp", dlogp);
+    if (dentropy != 0)
+        shape.need_rows("dentropy", dentropy);
+}
+
+inline log_probs rows_of(std::size_t rows)
+{
+    return { std::vector<float>(rows), std::vector<float>(rows), std::vector<float>(rows) };
+}
+
+} // namespace detail
+
+/** Log-prob of each row's target, entropy, log of the sum of exponentials; on any context. */
 template <class T>
-log_probs logprobs_forward(const context &where, span<T> logits,
-                           span<const std::int32_t> targets, const logits_shape &shape)
+void logprobs_forward(const context &where, const log_probs_view &out, span<T> logits,
+                      span<const std::int32_t> targets, const logits_shape &shape)
 {
     shape.need_matrix("logits", logits.size());
-    shape.need_rows("targets", targets.size());
-    log_probs out{ std::vector<float>(shape.rows), std::vector<float>(shape.rows),
-                   std::vector<float>(shape.rows) };
+    detail::need_forward(shape, out, targets.size());
     const gradreg_logits_params raw = shape.raw<std::remove_const_t<T>>();
     check(gradreg_logprobs_forward(where.get(), out.logp.data(), out.entropy.data(),
                                    out.log_sum_exp.data(), logits.data(), targets.data(),
                                    &raw));
+}
+
+/** The same on a context of the CPU. */
+template <class T>
+log_probs logprobs_forward(const context &where, span<T> logits,
+                           span<const std::int32_t> targets, const logits_shape &shape)
+{
+    detail::need_host(where, "logprobs_forward");
+    shape.need_matrix("logits", logits.size());
+    log_probs out = detail::rows_of(shape.rows);
+    logprobs_forward(where, { out.logp, out.entropy, out.log_sum_exp }, logits, targets, shape);
     return out;
 }
 
-/** The gradient with respect to the logits; dlogits may be the logits themselves. */
-template <class T, class L>
+/** The gradient with respect to the logits; dlogits may be the logits themselves. `forward` is a
+ *  log_probs or a log_probs_view. */
+template <class T, class L, class Forward = log_probs>
 void logprobs_backward(const context &where, span<T> dlogits, span<L> logits,
-                       span<const std::int32_t> targets, const log_probs &forward,
+                       span<const std::int32_t> targets, const Forward &forward,
                        span<const float> dlogp, const logits_shape &shape,
                        span<const float> dentropy = {})
 {
     static_assert(std::is_same_v<T, std::remove_const_t<L>>, "one element type");
     shape.need_matrix("dlogits", dlogits.size());
     shape.need_matrix("logits", logits.size());
-    shape.need_rows("targets", targets.size());
-    shape.need_rows("log_sum_exp", forward.log_sum_exp.size());
-    shape.need_rows("entropy", forward.entropy.size());
-    shape.need_rows("dlogp", dlogp.size());
-    if (!dentropy.empty())
-        shape.need_rows("dentropy", dentropy.size());
+    detail::need_backward(shape, forward, targets.size(), dlogp.size(), dentropy.size());
     const gradreg_logits_params raw = shape.raw<T>();
     check(gradreg_logprobs_backward(where.get(), dlogits.data(), logits.data(), targets.data(),
                                     forward.log_sum_exp.data(), forward.entropy.data(),
                                     dlogp.data(), dentropy.data(), &raw));
+}
+
+/** For context::reserve(). T: the logits' elements. */
+template <class T>
+std::size_t policy_logits_scratch_bytes(std::size_t sequences, const logits_shape &shape)
+{
+    std::size_t out = 0;
+    const gradreg_logits_params raw = shape.raw<T>();
+    check(gradreg_policy_logits_scratch_bytes(&out, sequences, &raw));
+    return out;
+}
+
+/** Policy loss straight from logits, one visit a row; on any context. `metrics` as for policy_loss();
+ *  dlogits may be the logits; logp and entropy of the batch stay empty. */
+template <class T, class L>
+void policy_logits(const context &where, gradreg_policy_metrics *metrics, span<T> dlogits,
+                   span<L> logits, span<const std::int32_t> targets, const policy_batch &batch,
+                   const gradreg_policy &policy, const logits_shape &shape,
+                   span<float> logp = {}, span<float> entropy = {})
+{
+    static_assert(std::is_same_v<T, std::remove_const_t<L>>, "one element type");
+    shape.need_matrix("dlogits", dlogits.size());
+    shape.need_matrix("logits", logits.size());
+    shape.need_rows("targets", targets.size());
+    if (!logp.empty())
+        shape.need_rows("logp", logp.size());
+    if (!entropy.empty())
+        shape.need_rows("entropy", entropy.size());
+    detail::need("policy_logits", "batch", batch.count(), shape.rows);
+    const gradreg_policy_batch raw_batch = batch.raw(shape.rows);
+    const gradreg_logits_params raw = shape.raw<T>();
+    check(gradreg_policy_logits(where.get(), metrics, dlogits.data(), logp.data(),
+                                entropy.data(), logits.data(), targets.data(), &raw_batch,
+                                &policy, &raw));
+}
+
+/** The same with the metrics, on a context of the CPU. */
+template <class T, class L>
+gradreg_policy_metrics policy_logits(const context &where, span<T> dlogits, span<L> logits,
+                                     span<const std::int32_t> targets,
+                                     const policy_batch &batch, const gradreg_policy &policy,
+                                     const logits_shape &shape, span<float> logp = {},
+                                     span<float> entropy = {})
+{
+    detail::need_host(where, "policy_logits");
+    gradreg_policy_metrics metrics = GRADREG_POLICY_METRICS_INIT;
+    policy_logits(where, &metrics, dlogits, logits, targets, batch, policy, shape, logp,
+                  entropy);
+    return metrics;
+}
+
+/** For context::reserve(). T: the elements of hidden and weight. */
+template <class T> std::size_t linear_logprobs_scratch_bytes(const linear_shape &shape)
+{
+    std::size_t out = 0;
+    const gradreg_linear_params raw = shape.raw<T>();
+    check(gradreg_linear_logprobs_scratch_bytes(&out, &raw));
+    return out;
+}
+
+/** logprobs_forward() from hidden states and head weight; on any context. */
+template <class H, class W>
+void linear_logprobs_forward(const context &where, const log_probs_view &out, span<H> hidden,
+                             span<W> weight, span<const std::int32_t> targets,
+                             const linear_shape &shape)
+{
+    static_assert(std::is_same_v<std::remove_const_t<H>, std::remove_const_t<W>>,
+                  "one element type");
+    shape.need_hidden("hidden", hidden.size());
+    shape.need_weight("weight", weight.size());
+    detail::need_forward(shape, out, targets.size());
+    const gradreg_linear_params raw = shape.raw<std::remove_const_t<H>>();
+    check(gradreg_linear_logprobs_forward(where.get(), out.logp.data(), out.entropy.data(),
+                                          out.log_sum_exp.data(), hidden.data(), weight.data(),
+                                          targets.data(), &raw));
+}
+
+/** The same on a context of the CPU. */
+template <class H, class W>
+log_probs linear_logprobs_forward(const context &where, span<H> hidden, span<W> weight,
+                                  span<const std::int32_t> targets, const linear_shape &shape)
+{
+    detail::need_host(where, "linear_logprobs_forward");
+    shape.need_hidden("hidden", hidden.size());
+    log_probs out = detail::rows_of(shape.rows);
+    linear_logprobs_forward(where, { out.logp, out.entropy, out.log_sum_exp }, hidden, weight,
+                            targets, shape);
+    return out;
+}
+
+/** The gradients with respect to hidden states and weight; one of them may be empty. */
+template <class D, class H, class W, class Forward = log_probs>
+void linear_logprobs_backward(const context &where, span<D> dhidden, span<float> dweight,
+                              span<H> hidden, span<W> weight, span<const std::int32_t> targets,
+                              const Forward &forward, span<const float> dlogp,
+                              const linear_shape &shape, span<const float> dentropy = {})
+{
+    static_assert(std::is_same_v<std::remove_const_t<H>, std::remove_const_t<W>>,
+                  "one element type");
+    if (!dhidden.empty())
+        shape.need_hidden("dhidden", dhidden.size());
+    if (!dweight.empty())
+        detail::need("linear_shape", "dweight", dweight.size(),
+                     detail::elements(shape.vocabulary, shape.width, 0));
+    shape.need_hidden("hidden", hidden.size());
+    shape.need_weight("weight", weight.size());
+    detail::need_backward(shape, forward, targets.size(), dlogp.size(), dentropy.size());
+    const gradreg_linear_params raw = shape.raw<std::remove_const_t<H>, D>();
+    check(gradreg_linear_logprobs_backward(where.get(), dhidden.data(), dweight.data(),
+                                           hidden.data(), weight.data(), targets.data(),
+                                           forward.log_sum_exp.data(), forward.entropy.data(),
+                                           dlogp.data(), dentropy.data(), &raw));
+}
+
+/* ---- probe ---------------------------------------------------------------------------- */
+
+/** A layer-wise causal trace in the caller's forward pass. Rows are trials. */
+class probe
+{
+  public:
+    probe(const context &where, const gradreg_probe_params &params)
+        : context_(where.holder_), layer_count_(params.layer_count)
+    {
+        check(gradreg_probe_create(&handle_, where.get(), &params));
+    }
+    probe(probe &&other) noexcept
+        : context_(std::move(other.context_)), layer_count_(other.layer_count_),
+          handle_(std::exchange(other.handle_, nullptr))
+    {
+    }
+    probe &operator=(probe &&other) noexcept
+    {
+        if (this != &other) {
+            gradreg_probe_destroy(handle_);
+            context_ = std::move(other.context_);
+            layer_count_ = other.layer_count_;
+            handle_ = std::exchange(other.handle_, nullptr);
+        }
+        return *this;
+    }
+    ~probe()
+    {
+        gradreg_probe_destroy(handle_);
+    }
+
+    void reset()
+    {
+        check(gradreg_probe_reset(handle_));
+    }
+    /** Noise on rows x width hidden states, row_stride elements apart (0: width). */
+    template <class T>
+    void inject(span<T> hidden, std::size_t rows, std::size_t width, int layer,
+                int first_trial = 0, std::size_t row_stride = 0)
+    {
+        detail::need_rows_of("probe", "hidden", hidden.size(),
+                             detail::elements(rows, width, row_stride));
+        check(gradreg_probe_inject(handle_, hidden.data(), element<T>::type, rows, width,
+                                   row_stride, layer, first_trial));
+    }
+    /** The target's probability in rows x vocabulary logits; GRADREG_LAYER_NONE: the baseline. */
+    template <class T>
+    void observe(span<T> logits, std::size_t rows, std::size_t vocabulary, int target,
+                 int layer, int first_trial = 0, std::size_t row_stride = 0)
+    {
+        detail::need_rows_of("probe", "logits", logits.size(),
+                             detail::elements(rows, vocabulary, row_stride));
+        check(gradreg_probe_observe(handle_, logits.data(),
+                                    element<std::remove_const_t<T>>::type, rows, vocabulary,
+                                    row_stride, target, layer, first_trial));
+    }
+    /** Layer by layer, on the host; waits. */
+    std::vector<gradreg_probe_layer> summary() const
+    {
+        const auto layers = handle_ ? static_cast<std::size_t>(layer_count_) : 0;
+        std::vector<gradreg_probe_layer> out(layers, GRADREG_PROBE_LAYER_INIT);
+        check(gradreg_probe_summary(handle_, out.data(), layers));
+        return out;
+    }
+    gradreg_probe *get() const noexcept
+    {
+        return handle_;
+    }
+
+  private:
+    std::shared_ptr<context::holder> context_;
+    std::int32_t layer_count_ = 0;
+    gradreg_probe *handle_ = nullptr;
+};
+
+/* ---- monitors ------------------------------------------------------------------------- */
+
+/** The share of n-grams that are distinct; NaN without one. Host memory. */
+inline double distinct_ngrams(span<const std::int32_t> tokens, int order)
+{
+    double out = 0;
+    check(gradreg_distinct_ngrams(&out, tokens.data(), tokens.size(), order));
+    return out;
+}
+
+/** Trailing mean over `window` values, fewer at the start. Host memory. */
+inline std::vector<double> moving_average(span<const float> values, std::size_t window)
+{
+    std::vector<double> out(values.size());
+    check(gradreg_moving_average(out.data(), values.data(), values.size(), window));
+    return out;
+}
+
+/** Jensen-Shannon divergence in nats, row by row, one number in `out` each; on any context. */
+inline void js_divergence(const context &where, span<float> out, span<const float> p,
+                          span<const float> q, std::size_t columns)
+{
+    const std::size_t elements = detail::elements(out.size(), columns, 0);
+    detail::need("js_divergence", "p", p.size(), elements);
+    detail::need("js_divergence", "q", q.size(), elements);
+    check(gradreg_js_divergence(where.get(), out.data(), p.data(), q.data(), out.size(),
+                                columns));
+}
+
+/** The same on a context of the CPU. */
+inline std::vector<float> js_divergence(const context &where, span<const float> p,
+                                        span<const float> q, std::size_t columns)
+{
+    detail::need_host(where, "js_divergence");
+    std::vector<float> out(columns == 0 ? 0 : p.size() / columns);
+    js_divergence(where, out, p, q, columns);
+    return out;
+}
+
+/** ||after - before|| of each segment, one number in `norms` each; on any context. */
+template <class B, class A>
+void weight_delta(const context &where, span<double> norms, span<B> before, span<A> after,
+                  span<const gradreg_segment> segments)
+{
+    static_assert(std::is_same_v<std::remove_const_t<A>, std::remove_const_t<B>>,
+                  "one element type");
+    detail::need("weight_delta", "norms", norms.size(), segments.size());
+    detail::need("weight_delta", "after", after.size(), before.size());
+    for (std::size_t i = 0; i < segments.size(); i++)
+        if (segments[i].offset > before.size() ||
+            segments[i].count > before.size() - segments[i].offset)
+            raise(GRADREG_ERROR_INVALID_ARGUMENT,
+                  "gradreg::weight_delta: segment " + std::to_string(i) + " ends behind the " +
+                      std::to_string(before.size()) + " elements of before");
+    check(gradreg_weight_delta(where.get(), norms.data(), before.data(), after.data(),
+                               element<std::remove_const_t<A>>::type, segments.data(),
+                               segments.size()));
+}
+
+/** The same on a context of the CPU. */
+template <class B, class A>
+std::vector<double> weight_delta(const context &where, span<B> before, span<A> after,
+                                 span<const gradreg_segment> segments)
+{
+    detail::need_host(where, "weight_delta");
+    std::vector<double> norms(segments.size());
+    weight_delta(where, norms, before, after, segments);
+    return norms;
 }
 
 } // namespace gradreg
