@@ -35,9 +35,10 @@ NAVIGATION = [
     ("Cookbook", ["docs/c.md", "docs/cpp.md", "docs/llmc.md", "docs/rust.md", "docs/python.md",
                   "docs/trl.md", "docs/ranks.md"]),
     ("Evidence", ["docs/benchmarks.md", "docs/study/report.md", "docs/flatness.md", "docs/testing.md",
-                  "docs/gpu-report.md"]),
+                  "docs/cuda.md", "docs/gpu-report.md"]),
     ("Reference", ["API", "docs/abi.md", "CHANGELOG.md"]),
-    ("Working on it", ["CONTRIBUTING.md", "lib/README.md", "examples/README.md"]),
+    ("Working on it", ["CONTRIBUTING.md", "docs/maintaining.md", "lib/README.md",
+                       "examples/README.md"]),
 ]
 SHORT = {"README.md": "Overview", "API": "API reference", "lib/README.md": "A map of lib/",
          "CONTRIBUTING.md": "Contributing", "examples/README.md": "Examples",
