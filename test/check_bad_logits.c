@@ -8,8 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "coverage.h"
-#include "support.h"
+#include "refusals.h"
 
 static const gradreg_status invalid = GRADREG_ERROR_INVALID_ARGUMENT;
 
@@ -41,7 +40,7 @@ typedef struct belongings {
     size_t size;
 } belongings;
 
-static belongings own, before;
+static belongings own;
 static gradreg_context *context;
 static counting_allocator allocator;
 
@@ -54,6 +53,7 @@ static void set_up(void)
     const gradreg_policy_metrics metrics = GRADREG_POLICY_METRICS_INIT;
     gradreg_context_params how = GRADREG_CONTEXT_PARAMS_INIT;
     memset(&own, 0, sizeof(own));
+    refusals_watch(&own, sizeof(own));
     memset(&allocator, 0, sizeof(allocator));
     own.params = params;
     own.params.rows = ROWS;
@@ -86,26 +86,6 @@ static void tear_down(void)
 
 /* ---- refusals --------------------------------------------------------------------- */
 
-static void unchanged(const char *call)
-{
-    if (memcmp(&own, &before, sizeof(own)) != 0)
-        ck_abort_msg("%s: wrote something", call);
-}
-
-#define assert_refused(call, want, ...)        \
-    do {                                       \
-        memcpy(&before, &own, sizeof(own));    \
-        coverage_note(#call, want, true);      \
-        assert_fails(call, want, __VA_ARGS__); \
-        unchanged(#call);                      \
-    } while (0)
-
-#define assert_accepted(call)                    \
-    do {                                         \
-        assert_ok(call);                         \
-        coverage_note(#call, GRADREG_OK, false); \
-    } while (0)
-
 static void refuse_both(gradreg_status want, const char *word, const char *value)
 {
     float *const *a = (float *const[]){ own.arrays[0], own.arrays[1], own.arrays[2],
@@ -131,45 +111,16 @@ static void accept_both(void)
 
 /* ---- init functions --------------------------------------------------------------- */
 
-#define INIT(name)                                                        \
-    static gradreg_status init_##name(void *out, size_t struct_size)      \
-    {                                                                     \
-        return gradreg_##name##_init((gradreg_##name *)out, struct_size); \
-    }
-INIT(logits_params)
-INIT(linear_params)
+REFUSALS_INIT(logits_params)
+REFUSALS_INIT(linear_params)
 
-#define ROW(name)                                                     \
-    {                                                                 \
-        "gradreg_" #name "_init", init_##name, sizeof(gradreg_##name) \
-    }
-static const struct init_row {
-    const char *name;
-    gradreg_status (*function)(void *out, size_t struct_size);
-    size_t size;
-} inits[] = { ROW(logits_params), ROW(linear_params) };
+static const struct init_row inits[] = { REFUSALS_ROW(logits_params),
+                                         REFUSALS_ROW(linear_params) };
 enum { INITS = sizeof(inits) / sizeof(inits[0]) };
 
 START_TEST(init_refuses_null_and_sizes_that_no_version_had)
 {
-    const struct init_row *row = &inits[_i];
-    const size_t sizes[] = { 0, 1, row->size - 1, 4097, SIZE_MAX };
-    unsigned char room[512];
-    memset(room, 7, sizeof(room));
-    assert_fails((row->function)(NULL, row->size), invalid, "'out'", "NULL");
-    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-        char value[32];
-        (void)snprintf(value, sizeof(value), "%zu", sizes[i]);
-        assert_fails((row->function)(room, sizes[i]), invalid, row->name, "struct_size", value);
-        for (size_t k = 0; k < sizeof(room); k++)
-            ck_assert(room[k] == 7);
-    }
-    coverage_note(row->name, invalid, true);
-    assert_ok(row->function(room, row->size + 16));
-    coverage_note(row->name, GRADREG_OK, false);
-    for (size_t k = row->size; k < row->size + 16; k++)
-        ck_assert(room[k] == 0);
-    ck_assert(room[row->size + 16] == 7);
+    refusals_of_init(&inits[_i]);
 }
 END_TEST
 
@@ -715,8 +666,5 @@ int main(void)
 #endif
     tcase_add_test(tc, a_context_in_use_is_refused);
     suite_add_tcase(suite, tc);
-    const int result = run_suite(suite);
-    if (getenv("CK_RUN_CASE") != NULL || getenv("CK_RUN_SUITE") != NULL)
-        return result; /* only a part was asked for */
-    return coverage_complete_of(GR_TEST_HEADER, is_mine) ? result : EXIT_FAILURE;
+    return refusals_run(suite, is_mine);
 }

@@ -8,8 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "coverage.h"
-#include "support.h"
+#include "refusals.h"
 
 static const gradreg_status invalid = GRADREG_ERROR_INVALID_ARGUMENT;
 
@@ -35,7 +34,7 @@ typedef struct belongings {
     size_t size;
 } belongings;
 
-static belongings own, before;
+static belongings own;
 static gradreg_context *context;
 static counting_allocator allocator;
 
@@ -48,6 +47,7 @@ static void set_up(void)
     const gradreg_advantage_params params = GRADREG_ADVANTAGE_PARAMS_INIT;
     gradreg_context_params how = GRADREG_CONTEXT_PARAMS_INIT;
     memset(&own, 0, sizeof(own));
+    refusals_watch(&own, sizeof(own));
     memset(&allocator, 0, sizeof(allocator));
     own.policy = policy;
     own.batch = batch;
@@ -86,26 +86,6 @@ static void tear_down(void)
 
 /* ---- refusals --------------------------------------------------------------------- */
 
-static void unchanged(const char *call)
-{
-    if (memcmp(&own, &before, sizeof(own)) != 0)
-        ck_abort_msg("%s: wrote something", call);
-}
-
-#define assert_refused(call, want, ...)        \
-    do {                                       \
-        memcpy(&before, &own, sizeof(own));    \
-        coverage_note(#call, want, true);      \
-        assert_fails(call, want, __VA_ARGS__); \
-        unchanged(#call);                      \
-    } while (0)
-
-#define assert_accepted(call)                    \
-    do {                                         \
-        assert_ok(call);                         \
-        coverage_note(#call, GRADREG_OK, false); \
-    } while (0)
-
 static void refuse_loss(gradreg_status want, const char *word, const char *value)
 {
     assert_refused(
@@ -121,49 +101,21 @@ static void accept_loss(void)
 
 /* ---- init functions --------------------------------------------------------------- */
 
-#define INIT(name)                                                        \
-    static gradreg_status init_##name(void *out, size_t struct_size)      \
-    {                                                                     \
-        return gradreg_##name##_init((gradreg_##name *)out, struct_size); \
-    }
-INIT(policy)
-INIT(policy_batch)
-INIT(policy_gradient)
-INIT(policy_metrics)
-INIT(advantage_params)
+REFUSALS_INIT(policy)
+REFUSALS_INIT(policy_batch)
+REFUSALS_INIT(policy_gradient)
+REFUSALS_INIT(policy_metrics)
+REFUSALS_INIT(advantage_params)
 
-#define ROW(name)                                                     \
-    {                                                                 \
-        "gradreg_" #name "_init", init_##name, sizeof(gradreg_##name) \
-    }
-static const struct init_row {
-    const char *name;
-    gradreg_status (*function)(void *out, size_t struct_size);
-    size_t size;
-} inits[] = { ROW(policy), ROW(policy_batch), ROW(policy_gradient), ROW(policy_metrics),
-              ROW(advantage_params) };
+static const struct init_row inits[] = { REFUSALS_ROW(policy), REFUSALS_ROW(policy_batch),
+                                         REFUSALS_ROW(policy_gradient),
+                                         REFUSALS_ROW(policy_metrics),
+                                         REFUSALS_ROW(advantage_params) };
 enum { INITS = sizeof(inits) / sizeof(inits[0]) };
 
 START_TEST(init_refuses_null_and_sizes_that_no_version_had)
 {
-    const struct init_row *row = &inits[_i];
-    const size_t sizes[] = { 0, 1, row->size - 1, 4097, SIZE_MAX };
-    unsigned char room[512];
-    memset(room, 7, sizeof(room));
-    assert_fails((row->function)(NULL, row->size), invalid, "'out'", "NULL");
-    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-        char value[32];
-        (void)snprintf(value, sizeof(value), "%zu", sizes[i]);
-        assert_fails((row->function)(room, sizes[i]), invalid, row->name, "struct_size", value);
-        for (size_t k = 0; k < sizeof(room); k++)
-            ck_assert(room[k] == 7);
-    }
-    coverage_note(row->name, invalid, true);
-    assert_ok(row->function(room, row->size + 16));
-    coverage_note(row->name, GRADREG_OK, false);
-    for (size_t k = row->size; k < row->size + 16; k++)
-        ck_assert(room[k] == 0);
-    ck_assert(room[row->size + 16] == 7);
+    refusals_of_init(&inits[_i]);
 }
 END_TEST
 
@@ -672,8 +624,5 @@ int main(void)
     tcase_add_test(tc, scratch_reserved_ahead_is_enough);
     tcase_add_test(tc, a_context_in_use_is_refused);
     suite_add_tcase(suite, tc);
-    const int result = run_suite(suite);
-    if (getenv("CK_RUN_CASE") != NULL || getenv("CK_RUN_SUITE") != NULL)
-        return result; /* only a part was asked for */
-    return coverage_complete_of(GR_TEST_HEADER, is_mine) ? result : EXIT_FAILURE;
+    return refusals_run(suite, is_mine);
 }

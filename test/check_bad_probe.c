@@ -9,8 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "coverage.h"
-#include "support.h"
+#include "refusals.h"
 
 static const gradreg_status invalid = GRADREG_ERROR_INVALID_ARGUMENT;
 
@@ -28,7 +27,7 @@ typedef struct belongings {
     double figures[SPARE];
 } belongings;
 
-static belongings own, before;
+static belongings own;
 static gradreg_context *context;
 static gradreg_probe *probe;
 static counting_allocator allocator;
@@ -40,6 +39,7 @@ static void set_up(void)
     const gradreg_segment segment = GRADREG_SEGMENT_INIT;
     gradreg_context_params how = GRADREG_CONTEXT_PARAMS_INIT;
     memset(&own, 0, sizeof(own));
+    refusals_watch(&own, sizeof(own));
     memset(&allocator, 0, sizeof(allocator));
     own.params = params;
     own.params.layer_count = LAYERS;
@@ -65,60 +65,18 @@ static void tear_down(void)
     counting_check(&allocator);
 }
 
-static void unchanged(const char *call)
-{
-    if (memcmp(&own, &before, sizeof(own)) != 0)
-        ck_abort_msg("%s: wrote something", call);
-}
-
-#define assert_refused(call, want, ...)        \
-    do {                                       \
-        memcpy(&before, &own, sizeof(own));    \
-        coverage_note(#call, want, true);      \
-        assert_fails(call, want, __VA_ARGS__); \
-        unchanged(#call);                      \
-    } while (0)
-
-#define assert_accepted(call)                    \
-    do {                                         \
-        assert_ok(call);                         \
-        coverage_note(#call, GRADREG_OK, false); \
-    } while (0)
-
 /* ---- init functions ---------------------------------------------------------------- */
 
-static gradreg_status init_params(void *out, size_t struct_size)
-{
-    return gradreg_probe_params_init(out, struct_size);
-}
+REFUSALS_INIT(probe_params)
+REFUSALS_INIT(probe_layer)
 
-static gradreg_status init_layer(void *out, size_t struct_size)
-{
-    return gradreg_probe_layer_init(out, struct_size);
-}
-
-static const struct init_row {
-    const char *name;
-    gradreg_status (*function)(void *out, size_t struct_size);
-    size_t size;
-} inits[] = { { "gradreg_probe_params_init", init_params, sizeof(gradreg_probe_params) },
-              { "gradreg_probe_layer_init", init_layer, sizeof(gradreg_probe_layer) } };
+static const struct init_row inits[] = { REFUSALS_ROW(probe_params),
+                                         REFUSALS_ROW(probe_layer) };
+enum { INITS = sizeof(inits) / sizeof(inits[0]) };
 
 START_TEST(init_refuses_null_and_sizes_that_no_version_had)
 {
-    const struct init_row *row = &inits[_i];
-    const size_t sizes[] = { 0, 1, row->size - 1, 4097, SIZE_MAX };
-    unsigned char bytes[4096], kept[4096];
-    coverage_note(row->name, invalid, true);
-    assert_fails(row->function(NULL, row->size), invalid, row->name, "'out'");
-    memset(bytes, 0x5a, sizeof(bytes));
-    memcpy(kept, bytes, sizeof(bytes));
-    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-        assert_fails(row->function(bytes, sizes[i]), invalid, row->name, "struct_size");
-        ck_assert_int_eq(memcmp(bytes, kept, sizeof(bytes)), 0);
-    }
-    assert_ok(row->function(bytes, row->size));
-    coverage_note(row->name, GRADREG_OK, false);
+    refusals_of_init(&inits[_i]);
 }
 END_TEST
 
@@ -208,12 +166,12 @@ START_TEST(memory_may_end_at_every_point)
     assert_accepted(gradreg_probe_create(&own.probe, context, &own.params));
     assert_accepted(gradreg_probe_destroy(own.probe));
     allocator.fail_at = allocator.calls + 1;
-    memcpy(&before, &own, sizeof(own));
+    refusals_remember();
     coverage_note("gradreg_weight_delta", GRADREG_ERROR_OUT_OF_MEMORY, true);
     assert_fails(gradreg_weight_delta(context, own.figures, own.rows, own.others,
                                       GRADREG_TYPE_F32, own.segments, SEGMENTS),
                  GRADREG_ERROR_OUT_OF_MEMORY, "allocator.allocate");
-    unchanged("gradreg_weight_delta");
+    refusals_unchanged("gradreg_weight_delta");
     assert_accepted(gradreg_weight_delta(context, own.figures, own.rows, own.others,
                                          GRADREG_TYPE_F32, own.segments, SEGMENTS));
 }
@@ -388,15 +346,15 @@ START_TEST(a_handle_in_use_refuses_other_calls)
         inner[k] = GRADREG_OK;
     (void)context_with_loop(call_from_inside, &loop_context);
     assert_ok(gradreg_probe_create(&probe, loop_context, &own.params));
-    memcpy(&before, &own, sizeof(own));
+    refusals_remember();
     assert_ok(gradreg_probe_inject(probe, large, F32, 4, 20000, 0, 0, 0));
-    unchanged("a refused call");
+    refusals_unchanged("a refused call");
     assert_ok(gradreg_probe_destroy(probe));
     assert_ok(gradreg_context_destroy(loop_context));
     probe = kept;
     (void)context_with_loop(monitor_from_inside, &loop_context);
     assert_ok(gradreg_js_divergence(loop_context, out, large[0], large[0], 4, 20000));
-    unchanged("a refused call");
+    refusals_unchanged("a refused call");
     assert_ok(gradreg_context_destroy(loop_context));
     for (size_t k = 0; k < 7; k++) {
         ck_assert_msg(inner[k] == GRADREG_ERROR_STATE, "%s gave %d", inner_names[k], inner[k]);
@@ -561,7 +519,7 @@ int main(void)
     TCase *tests = tcase_create("refusals");
     coverage_open();
     tcase_add_checked_fixture(tests, set_up, tear_down);
-    tcase_add_loop_test(tests, init_refuses_null_and_sizes_that_no_version_had, 0, 2);
+    tcase_add_loop_test(tests, init_refuses_null_and_sizes_that_no_version_had, 0, INITS);
     tcase_add_loop_test(tests, bad_fields_are_named, 0, BAD_PARAMS);
     tcase_add_test(tests, create_refuses_null_and_other_versions);
     tcase_add_test(tests, memory_may_end_at_every_point);
@@ -576,10 +534,5 @@ int main(void)
     tcase_add_test(tests, bad_segments_are_named);
     tcase_add_test(tests, bad_weights_are_named);
     suite_add_tcase(suite, tests);
-    const int result = run_suite(suite);
-    if (getenv("CK_RUN_CASE") != NULL || getenv("CK_RUN_SUITE") != NULL)
-        return result; /* only a part was asked for */
-    return coverage_complete_of(GR_TEST_DATA "/../../include/gradreg.h", is_mine)
-               ? result
-               : EXIT_FAILURE;
+    return refusals_run(suite, is_mine);
 }

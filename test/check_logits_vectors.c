@@ -5,13 +5,13 @@
  * doubles, gives the published numbers to 1e-12; the library, given them rounded to f32, gives what
  * those roundings imply: a logit is off by u |x|, so z by at most e = 2 u max|z| with the rounded 1/t,
  * a log-prob by 2e, p by 2e p; H moves by at most e times the mean distance from the mean. */
-#include <cjson/cJSON.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "logits_rig.h"
+#include "vectors.h"
 
 #define U 0x1p-24
 
@@ -19,44 +19,6 @@ static const char *folder = "test/vectors";
 static cJSON *cases;
 
 enum { CASES = 4 };
-
-static cJSON *read_cases(const char *name)
-{
-    char path[4096];
-    long bytes;
-    snprintf(path, sizeof(path), "%s/%s.json", folder, name);
-    FILE *file = fopen(path, "rb");
-    if (file == NULL || fseek(file, 0, SEEK_END) != 0 || (bytes = ftell(file)) < 0) {
-        fprintf(stderr, "cannot read %s\n", path);
-        exit(EXIT_FAILURE);
-    }
-    rewind(file);
-    char *text = calloc((size_t)bytes + 1, 1);
-    const size_t read = fread(text, 1, (size_t)bytes, file);
-    fclose(file);
-    cJSON *parsed = read == (size_t)bytes ? cJSON_Parse(text) : NULL;
-    free(text);
-    return parsed;
-}
-
-static const cJSON *member(const cJSON *object, const char *name)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
-    if (item == NULL)
-        ck_abort_msg("no \"%s\"", name);
-    return item;
-}
-
-static double *numbers(const cJSON *object, const char *name, size_t count)
-{
-    const cJSON *array = member(object, name), *item;
-    double *out = calloc(count + 1, sizeof(double));
-    size_t i = 0;
-    ck_assert_uint_eq((unsigned)cJSON_GetArraySize(array), count);
-    cJSON_ArrayForEach(item, array) out[i++] =
-        cJSON_IsString(item) ? (double)-INFINITY : item->valuedouble;
-    return out;
-}
 
 typedef struct published {
     size_t rows, vocabulary;
@@ -67,17 +29,17 @@ typedef struct published {
 static published read_case(const cJSON *item)
 {
     published p;
-    const cJSON *in = member(item, "inputs"), *out = member(item, "expect");
-    p.rows = (size_t)member(item, "rows")->valuedouble;
-    p.vocabulary = (size_t)member(item, "vocab")->valuedouble;
-    p.temperature = member(item, "temperature")->valuedouble;
-    p.logits = numbers(in, "logits", p.rows * p.vocabulary);
-    p.target = numbers(in, "target", p.rows);
-    p.dlogp = numbers(in, "dlogp", p.rows);
-    p.dentropy = numbers(in, "dentropy", p.rows);
-    p.logp = numbers(out, "logp", p.rows);
-    p.entropy = numbers(out, "entropy", p.rows);
-    p.dlogits = numbers(out, "dlogits", p.rows * p.vocabulary);
+    const cJSON *in = vectors_member(item, "inputs"), *out = vectors_member(item, "expect");
+    p.rows = (size_t)vectors_member(item, "rows")->valuedouble;
+    p.vocabulary = (size_t)vectors_member(item, "vocab")->valuedouble;
+    p.temperature = vectors_member(item, "temperature")->valuedouble;
+    p.logits = vectors_numbers(in, "logits", p.rows * p.vocabulary);
+    p.target = vectors_numbers(in, "target", p.rows);
+    p.dlogp = vectors_numbers(in, "dlogp", p.rows);
+    p.dentropy = vectors_numbers(in, "dentropy", p.rows);
+    p.logp = vectors_numbers(out, "logp", p.rows);
+    p.entropy = vectors_numbers(out, "entropy", p.rows);
+    p.dlogits = vectors_numbers(out, "dlogits", p.rows * p.vocabulary);
     return p;
 }
 
@@ -170,7 +132,7 @@ int main(int argc, char **argv)
     Suite *suite = suite_create("logits vectors");
     TCase *tc = tcase_create("core");
     folder = argc > 1 ? argv[1] : folder;
-    cases = read_cases("logits");
+    cases = vectors_read(folder, "logits");
     if (cJSON_GetArraySize(cases) != CASES) {
         fprintf(stderr, "expected %d cases\n", CASES);
         return EXIT_FAILURE;

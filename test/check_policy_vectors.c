@@ -9,13 +9,13 @@
  *   - the library, given them rounded to f32, gives what those roundings imply. With u = 2^-24, an
  *     input x is off by u |x|; a log ratio by u (|l| + |l'|), of which the surrogates make at most
  *     four times as much; A by u |A|; and the result is rounded once. See gradient_slack(). */
-#include <cjson/cJSON.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "policy_rig.h"
+#include "vectors.h"
 
 #define U 0x1p-24
 
@@ -26,77 +26,20 @@ enum { LOSSES = 31, KLS = 4, ADVANTAGES = 15 };
 
 /* ---- reading --------------------------------------------------------------------- */
 
-static cJSON *read_cases(const char *name)
-{
-    char path[4096];
-    long bytes;
-    snprintf(path, sizeof(path), "%s/%s.json", folder, name);
-    FILE *file = fopen(path, "rb");
-    if (file == NULL || fseek(file, 0, SEEK_END) != 0 || (bytes = ftell(file)) < 0) {
-        fprintf(stderr, "cannot read %s\n", path);
-        exit(EXIT_FAILURE);
-    }
-    rewind(file);
-    char *text = calloc((size_t)bytes + 1, 1);
-    const size_t read = fread(text, 1, (size_t)bytes, file);
-    fclose(file);
-    cJSON *parsed = read == (size_t)bytes ? cJSON_Parse(text) : NULL;
-    free(text);
-    return parsed;
-}
-
-static const cJSON *member(const cJSON *object, const char *name)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
-    if (item == NULL)
-        ck_abort_msg("no \"%s\"", name);
-    return item;
-}
-
-static bool has(const cJSON *object, const char *name)
-{
-    return cJSON_GetObjectItemCaseSensitive(object, name) != NULL;
-}
-
-static double number(const cJSON *object, const char *name)
-{
-    const cJSON *item = member(object, name);
-    ck_assert(cJSON_IsNumber(item));
-    return item->valuedouble;
-}
-
-static const char *string(const cJSON *object, const char *name)
-{
-    return member(object, name)->valuestring;
-}
-
-static double *numbers(const cJSON *object, const char *name, size_t count)
-{
-    const cJSON *array = member(object, name), *item;
-    double *out = calloc(count, sizeof(double));
-    size_t i = 0;
-    ck_assert_uint_eq((unsigned)cJSON_GetArraySize(array), count);
-    cJSON_ArrayForEach(item, array)
-    {
-        ck_assert(cJSON_IsNumber(item));
-        out[i++] = item->valuedouble;
-    }
-    return out;
-}
-
 /* ---- which preset a case is ------------------------------------------------------ */
 
 static void trl_name(char *name, size_t size, const cJSON *config)
 {
-    const char *type = string(config, "loss_type");
-    const bool gspo = strcmp(type, "grpo") == 0 && has(config, "ratio_level");
+    const char *type = vectors_string(config, "loss_type");
+    const bool gspo = strcmp(type, "grpo") == 0 && vectors_has(config, "ratio_level");
     (void)snprintf(name, size, "%s@trl", gspo ? "gspo" : type);
 }
 
 static void verl_name(char *name, size_t size, const cJSON *config)
 {
-    const char *policy = string(config, "policy");
-    const bool constant = strcmp(string(config, "aggregation"), "seq-mean-token-sum-norm") == 0;
+    const char *policy = vectors_string(config, "policy");
+    const bool constant =
+        strcmp(vectors_string(config, "aggregation"), "seq-mean-token-sum-norm") == 0;
     const char *ours = strcmp(policy, "vanilla") == 0    ? constant ? "dr_grpo" : "ppo"
                        : strcmp(policy, "geo_mean") == 0 ? "gmpo"
                                                          : policy;
@@ -121,14 +64,14 @@ static void aggregate_as_verl(gradreg_policy *p, const char *aggregation)
 
 static void set_if(double *field, const cJSON *config, const char *name)
 {
-    if (has(config, name))
-        *field = number(config, name);
+    if (vectors_has(config, name))
+        *field = vectors_number(config, name);
 }
 
 static void read_policy(gradreg_policy *p, const cJSON *item)
 {
-    const cJSON *config = member(item, "config");
-    const bool trl = strcmp(string(item, "source"), "trl") == 0;
+    const cJSON *config = vectors_member(item, "config");
+    const bool trl = strcmp(vectors_string(item, "source"), "trl") == 0;
     char name[64];
     (trl ? trl_name : verl_name)(name, sizeof(name), config);
     assert_ok(gradreg_policy_preset(p, name));
@@ -144,11 +87,11 @@ static void read_policy(gradreg_policy *p, const cJSON *item)
     set_if(&p->off_policy_threshold, config, "off_policy_threshold");
     set_if(&p->max_length, config, "max_len");
     set_if(&p->kl_coefficient, config, "beta");
-    if (has(config, "beta"))
+    if (vectors_has(config, "beta"))
         p->kl = GRADREG_KL_K3;
-    p->kl_ratio_weighted = has(config, "kl_bias_correction");
+    p->kl_ratio_weighted = vectors_has(config, "kl_bias_correction");
     if (!trl)
-        aggregate_as_verl(p, string(config, "aggregation"));
+        aggregate_as_verl(p, vectors_string(config, "aggregation"));
 }
 
 /* ---- one case of policy_loss.json ------------------------------------------------ */
@@ -167,31 +110,33 @@ typedef struct reference {
 static reference *read_reference(int index)
 {
     const cJSON *item = cJSON_GetArrayItem(losses, index);
-    const cJSON *inputs = member(item, "inputs"), *expect = member(item, "expect");
+    const cJSON *inputs = vectors_member(item, "inputs"),
+                *expect = vectors_member(item, "expect");
     reference *r = calloc(1, sizeof(*r));
     oracle_policy_batch *b = &r->batch;
-    r->name = string(item, "name");
-    r->trl = strcmp(string(item, "source"), "trl") == 0;
-    r->metrics = member(expect, "metrics");
+    r->name = vectors_string(item, "name");
+    r->trl = strcmp(vectors_string(item, "source"), "trl") == 0;
+    r->metrics = vectors_member(expect, "metrics");
     read_policy(&r->policy, item);
-    b->sequences = (size_t)number(item, "rows");
-    b->length = (size_t)number(item, "cols");
+    b->sequences = (size_t)vectors_number(item, "rows");
+    b->length = (size_t)vectors_number(item, "cols");
     const size_t n = r->count = b->sequences * b->length;
-    b->logp = numbers(inputs, "logp", n);
-    b->old_logp = numbers(inputs, "old_logp", n);
-    b->ref_logp = numbers(inputs, "ref_logp", n);
-    b->entropy = numbers(inputs, "entropy", n);
-    b->advantages = numbers(inputs, "advantages", b->sequences);
-    if (has(inputs, "rollout_weight"))
-        b->token_weight = numbers(inputs, "rollout_weight", n);
-    double *mask = numbers(inputs, "mask", n);
+    b->logp = vectors_numbers(inputs, "logp", n);
+    b->old_logp = vectors_numbers(inputs, "old_logp", n);
+    b->ref_logp = vectors_numbers(inputs, "ref_logp", n);
+    b->entropy = vectors_numbers(inputs, "entropy", n);
+    b->advantages = vectors_numbers(inputs, "advantages", b->sequences);
+    if (vectors_has(inputs, "rollout_weight"))
+        b->token_weight = vectors_numbers(inputs, "rollout_weight", n);
+    double *mask = vectors_numbers(inputs, "mask", n);
     b->mask = r->mask = calloc(n, 1);
     for (size_t i = 0; i < n; i++)
         r->mask[i] = mask[i] != 0.0;
     free(mask);
-    r->loss = number(expect, "loss");
-    r->dlogp = numbers(expect, "dlogp", n);
-    r->dentropy = has(expect, "dentropy") ? numbers(expect, "dentropy", n) : NULL;
+    r->loss = vectors_number(expect, "loss");
+    r->dlogp = vectors_numbers(expect, "dlogp", n);
+    r->dentropy =
+        vectors_has(expect, "dentropy") ? vectors_numbers(expect, "dentropy", n) : NULL;
     return r;
 }
 
@@ -330,8 +275,8 @@ static void check_gradients(const reference *r, const policy_rig *rig, const ora
 
 static void check_metric(const reference *r, const char *published, double got, double slack)
 {
-    if (has(r->metrics, published))
-        expect_near(got, number(r->metrics, published), slack, r->name, published);
+    if (vectors_has(r->metrics, published))
+        expect_near(got, vectors_number(r->metrics, published), slack, r->name, published);
 }
 
 static void check_metrics(const reference *r, const gradreg_policy_metrics *m, double slack)
@@ -398,16 +343,19 @@ static void run_one_token(gradreg_context *context, policy_rig *rig, gradreg_kl 
 START_TEST(kl_estimates_agree)
 {
     const cJSON *item = cJSON_GetArrayItem(kls, _i);
-    const cJSON *inputs = member(item, "inputs"), *expect = member(item, "expect");
-    const size_t count = (size_t)cJSON_GetArraySize(member(inputs, "logp"));
-    double *logp = numbers(inputs, "logp", count), *ref = numbers(inputs, "ref_logp", count);
-    double *kl = numbers(expect, "kl", count), *dlogp = numbers(expect, "dlogp", count);
+    const cJSON *inputs = vectors_member(item, "inputs"),
+                *expect = vectors_member(item, "expect");
+    const size_t count = (size_t)cJSON_GetArraySize(vectors_member(inputs, "logp"));
+    double *logp = vectors_numbers(inputs, "logp", count),
+           *ref = vectors_numbers(inputs, "ref_logp", count);
+    double *kl = vectors_numbers(expect, "kl", count),
+           *dlogp = vectors_numbers(expect, "dlogp", count);
     gradreg_context *context = policy_context(1);
     uint64_t state = 1;
     policy_rig *rig = policy_rig_new(1, 1, false, false, &state);
     ck_assert_uint_gt(count, 0);
     for (size_t i = 0; i < count; i++) {
-        const char *name = string(item, "name");
+        const char *name = vectors_string(item, "name");
         const double error = U * (fabs(logp[i]) + fabs(ref[i])); /* of u = ref - logp */
         const double steepest = 1.0 + fabs(ref[i] - logp[i]) + exp(ref[i] - logp[i]);
         run_one_token(context, rig, kl_named(name), logp[i], ref[i]);
@@ -438,13 +386,13 @@ static const struct estimator {
 
 static void read_estimator(gradreg_advantage_params *p, const cJSON *item)
 {
-    const char *name = strchr(string(item, "name"), '/') + 1;
+    const char *name = strchr(vectors_string(item, "name"), '/') + 1;
     for (size_t k = 0; k < sizeof(estimators) / sizeof(estimators[0]); k++)
         if (strcmp(estimators[k].name, name) == 0) {
             p->baseline = estimators[k].baseline;
             p->scale = estimators[k].scale;
-            if (has(item, "eps"))
-                p->epsilon = number(item, "eps");
+            if (vectors_has(item, "eps"))
+                p->epsilon = vectors_number(item, "eps");
             return;
         }
     ck_abort_msg("unknown estimator %s", name);
@@ -478,10 +426,12 @@ static double advantage_slack(const gradreg_advantage_params *p, const double *r
 
 START_TEST(advantages_agree)
 {
-    const cJSON *item = cJSON_GetArrayItem(advantages, _i), *inputs = member(item, "inputs");
-    const size_t count = (size_t)cJSON_GetArraySize(member(inputs, "rewards"));
-    const size_t size = (size_t)number(inputs, "group_size");
-    double *rewards = numbers(inputs, "rewards", count), *want = numbers(item, "expect", count);
+    const cJSON *item = cJSON_GetArrayItem(advantages, _i),
+                *inputs = vectors_member(item, "inputs");
+    const size_t count = (size_t)cJSON_GetArraySize(vectors_member(inputs, "rewards"));
+    const size_t size = (size_t)vectors_number(inputs, "group_size");
+    double *rewards = vectors_numbers(inputs, "rewards", count),
+           *want = vectors_numbers(item, "expect", count);
     float *values = guarded_new(count * sizeof(float), 0);
     gradreg_advantage_params params = GRADREG_ADVANTAGE_PARAMS_INIT;
     gradreg_context *context = policy_context(1);
@@ -492,7 +442,7 @@ START_TEST(advantages_agree)
         expect_near(
             (double)values[i], want[i],
             advantage_slack(&params, rewards, count, rewards + i / size * size, size, want[i]),
-            string(item, "name"), "advantage");
+            vectors_string(item, "name"), "advantage");
     assert_ok(gradreg_context_destroy(context));
     guarded_free(values);
     free(rewards), free(want);
@@ -513,9 +463,9 @@ int main(int argc, char **argv)
     TCase *tc = tcase_create("core");
     if (argc > 1)
         folder = argv[1];
-    losses = read_cases("policy_loss");
-    kls = read_cases("kl");
-    advantages = read_cases("advantages");
+    losses = vectors_read(folder, "policy_loss");
+    kls = vectors_read(folder, "kl");
+    advantages = vectors_read(folder, "advantages");
     tcase_add_test(tc, every_case_is_read);
     tcase_add_loop_test(tc, the_oracle_agrees_in_double, 0, LOSSES);
     tcase_add_loop_test(tc, the_library_agrees_in_f32, 0, LOSSES);

@@ -8,7 +8,6 @@
  *      theta'  |error| <= u |theta| + 4 u |delta|, then one rounding of the sum
  *      g_hat   |error| <= e |a| + |k| (e |a| + e |b| + u |D|) + 2 u |k D|, then one rounding of
  *              the sum; e = u for the input, 4 u more where its clip is active */
-#include <cjson/cJSON.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +16,7 @@
 #include "oracle.h"
 #include "support.h"
 #include "trainer.h"
+#include "vectors.h"
 
 static const char *folder = "test/vectors"; /* of the source tree's root */
 static cJSON *cases;
@@ -33,57 +33,6 @@ struct reference {
 };
 
 /* ---------------------------------------------------------------------------- reading */
-
-static cJSON *read_cases(void)
-{
-    char path[4096];
-    long bytes;
-
-    snprintf(path, sizeof(path), "%s/gradreg.json", folder);
-    FILE *file = fopen(path, "rb");
-    if (file == NULL || fseek(file, 0, SEEK_END) != 0 || (bytes = ftell(file)) < 0) {
-        fprintf(stderr, "cannot read %s\n", path);
-        exit(EXIT_FAILURE);
-    }
-    rewind(file);
-    char *text = calloc((size_t)bytes + 1, 1);
-    const size_t read = fread(text, 1, (size_t)bytes, file);
-    fclose(file);
-    cJSON *parsed = read == (size_t)bytes ? cJSON_Parse(text) : NULL;
-    free(text);
-    return parsed;
-}
-
-static const cJSON *member(const cJSON *object, const char *name)
-{
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, name);
-
-    assert_that(item != NULL, "no \"%s\"", name);
-    return item;
-}
-
-static double number(const cJSON *object, const char *name)
-{
-    const cJSON *item = member(object, name);
-
-    ck_assert(cJSON_IsNumber(item));
-    return item->valuedouble;
-}
-
-static double *numbers(const cJSON *object, const char *name, size_t count)
-{
-    const cJSON *array = member(object, name), *item;
-    double *out = calloc(count, sizeof(double));
-    size_t i = 0;
-
-    ck_assert_uint_eq((unsigned)cJSON_GetArraySize(array), count);
-    cJSON_ArrayForEach(item, array)
-    {
-        ck_assert(cJSON_IsNumber(item));
-        out[i++] = item->valuedouble;
-    }
-    return out;
-}
 
 static uint32_t role_of(const char *name)
 {
@@ -108,10 +57,10 @@ static void read_segments(struct reference *r, const cJSON *array)
         const gradreg_segment empty = GRADREG_SEGMENT_INIT;
         gradreg_segment *segment = &r->segments[s++];
         *segment = empty;
-        segment->offset = (uint64_t)number(item, "offset");
-        segment->count = (uint64_t)number(item, "count");
-        segment->layer = (int32_t)number(item, "layer");
-        segment->role = role_of(member(item, "role")->valuestring);
+        segment->offset = (uint64_t)vectors_number(item, "offset");
+        segment->count = (uint64_t)vectors_number(item, "count");
+        segment->layer = (int32_t)vectors_number(item, "layer");
+        segment->role = role_of(vectors_member(item, "role")->valuestring);
         r->count += (size_t)segment->count;
     }
 }
@@ -126,12 +75,12 @@ static void read_config(struct reference *r, const cJSON *config, double layers)
     r->params.layer_count = (int32_t)layers;
     r->params.schedule.first_layer = r->params.schedule.full_layer = 0;
     r->params.schedule.outside_multiplier = 1.0;
-    r->params.strength = number(config, "strength");
-    r->params.epsilon = number(config, "epsilon");
-    r->params.clip_first = number(config, "clip_first");
-    r->params.clip_second = number(config, "clip_second");
+    r->params.strength = vectors_number(config, "strength");
+    r->params.epsilon = vectors_number(config, "epsilon");
+    r->params.clip_first = vectors_number(config, "clip_first");
+    r->params.clip_second = vectors_number(config, "clip_second");
     r->params.regularized_roles = 0;
-    cJSON_ArrayForEach(role, member(config, "roles")) r->params.regularized_roles |=
+    cJSON_ArrayForEach(role, vectors_member(config, "roles")) r->params.regularized_roles |=
         role_of(role->valuestring);
     r->params.perturbed_roles = r->params.regularized_roles;
 }
@@ -153,17 +102,18 @@ static struct reference *read_reference(int index)
     struct reference *r = calloc(1, sizeof(*r));
 
     ck_assert_ptr_nonnull(item);
-    r->name = member(item, "name")->valuestring;
-    read_segments(r, member(item, "segments"));
-    read_config(r, member(item, "config"), number(item, "n_layers"));
-    const cJSON *inputs = member(item, "inputs"), *expect = member(item, "expect");
-    r->theta = numbers(inputs, "theta", r->count);
-    r->g1 = numbers(inputs, "g1", r->count);
-    r->g2 = numbers(inputs, "g2", r->count);
-    r->theta_perturbed = numbers(expect, "theta_perturbed", r->count);
-    r->combined = numbers(expect, "combined", r->count);
-    r->g1_norm = number(expect, "g1_norm");
-    r->g2_norm = number(expect, "g2_norm");
+    r->name = vectors_member(item, "name")->valuestring;
+    read_segments(r, vectors_member(item, "segments"));
+    read_config(r, vectors_member(item, "config"), vectors_number(item, "n_layers"));
+    const cJSON *inputs = vectors_member(item, "inputs"),
+                *expect = vectors_member(item, "expect");
+    r->theta = vectors_numbers(inputs, "theta", r->count);
+    r->g1 = vectors_numbers(inputs, "g1", r->count);
+    r->g2 = vectors_numbers(inputs, "g2", r->count);
+    r->theta_perturbed = vectors_numbers(expect, "theta_perturbed", r->count);
+    r->combined = vectors_numbers(expect, "combined", r->count);
+    r->g1_norm = vectors_number(expect, "g1_norm");
+    r->g2_norm = vectors_number(expect, "g2_norm");
     double *const flat[] = { r->theta, r->g1, r->g2, r->theta_perturbed, r->combined };
     for (size_t k = 0; k < 5; k++)
         r->order[k] = in_table_order(r, flat[k]);
@@ -327,7 +277,7 @@ int main(int argc, char **argv)
 
     if (argc > 1)
         folder = argv[1];
-    cases = read_cases();
+    cases = vectors_read(folder, "gradreg");
     tcase_add_test(tc, every_case_is_read);
     tcase_add_loop_test(tc, the_oracle_agrees_in_double, 0, CASES);
     tcase_add_loop_test(tc, the_library_agrees_in_f32, 0, CASES);
