@@ -257,6 +257,30 @@ GR_FN int gr_metrics_by_row(const gradreg_policy *p)
     return gr_shares_ratio(p) && p->surrogate != GRADREG_SURROGATE_GEOMETRIC_MEAN;
 }
 
+/* Rows' means, added up in the rows' order. */
+GR_FN double gr_add_row_means(const gr_policy_task *task, int sum)
+{
+    double total = 0.0;
+    for (size_t r = 0; r < task->batch.sequences; r++)
+        if (task->rows[r].sums[GR_POLICY_TOKENS] > 0.0)
+            total += task->rows[r].sums[sum] / task->rows[r].sums[GR_POLICY_TOKENS];
+    return total;
+}
+
+GR_FN void gr_find_ratio_range(const gr_policy_task *task, double *low, double *high)
+{
+    int first = 1;
+    *low = *high = 1.0;
+    for (size_t r = 0; r < task->batch.sequences; r++) {
+        const gr_policy_row *row = &task->rows[r];
+        if (row->sums[GR_POLICY_TOKENS] == 0.0)
+            continue;
+        *low = first || row->ratio_min < *low ? row->ratio_min : *low;
+        *high = first || row->ratio_max > *high ? row->ratio_max : *high;
+        first = 0;
+    }
+}
+
 /* sums: folded over all rows; row_means: added up over rows with a token. */
 GR_FN double gr_metric_mean(const gr_policy_task *task, const gr_policy_totals *totals,
                             const double *sums, const double *row_means, int sum)

@@ -200,39 +200,15 @@ size_t gradreg_cpu_policy_row_end(const gradreg_policy_batch *batch, size_t row)
 
 /* ---- metrics --------------------------------------------------------------------- */
 
-/* Rows' means, added up. */
-static double add_row_means(const gr_policy_task *task, int sum)
-{
-    double total = 0.0;
-    for (size_t r = 0; r < task->batch.sequences; r++)
-        if (task->rows[r].sums[GR_POLICY_TOKENS] > 0.0)
-            total += task->rows[r].sums[sum] / task->rows[r].sums[GR_POLICY_TOKENS];
-    return total;
-}
-
-static void find_ratio_range(const gr_policy_task *task, double *low, double *high)
-{
-    int first = 1;
-    *low = *high = 1.0;
-    for (size_t r = 0; r < task->batch.sequences; r++) {
-        const gr_policy_row *row = &task->rows[r];
-        if (row->sums[GR_POLICY_TOKENS] == 0.0)
-            continue;
-        *low = first || row->ratio_min < *low ? row->ratio_min : *low;
-        *high = first || row->ratio_max > *high ? row->ratio_max : *high;
-        first = 0;
-    }
-}
-
 static void write_metrics(const gr_policy_task *task, const gr_policy_totals *totals)
 {
     gradreg_policy_metrics m = GRADREG_POLICY_METRICS_INIT;
     double sums[GR_POLICY_SUMS], row_means[GR_POLICY_SUMS], low, high;
     for (int k = 0; k < GR_POLICY_SUMS; k++) {
         sums[k] = fold_rows(task, k);
-        row_means[k] = gr_metrics_by_row(&task->policy) ? add_row_means(task, k) : 0.0;
+        row_means[k] = gr_metrics_by_row(&task->policy) ? gr_add_row_means(task, k) : 0.0;
     }
-    find_ratio_range(task, &low, &high);
+    gr_find_ratio_range(task, &low, &high);
     gr_fill_metrics(&m, task, totals, sums, row_means, low, high);
     gradreg_i_struct_write(task->metrics, &m, sizeof(m));
 }

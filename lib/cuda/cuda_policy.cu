@@ -211,29 +211,6 @@ __global__ void __launch_bounds__(ROW_THREADS)
 
 /* ---- metrics --------------------------------------------------------------------- */
 
-GR_DEVICE double gr_add_row_means(const gr_policy_task *task, int sum)
-{
-    double total = 0.0;
-    for (size_t r = 0; r < task->batch.sequences; r++)
-        if (task->rows[r].sums[GR_POLICY_TOKENS] > 0.0)
-            total += task->rows[r].sums[sum] / task->rows[r].sums[GR_POLICY_TOKENS];
-    return total;
-}
-
-GR_DEVICE void gr_find_range(const gr_policy_task *task, double *low, double *high)
-{
-    int first = 1;
-    *low = *high = 1.0;
-    for (size_t r = 0; r < task->batch.sequences; r++) {
-        const gr_policy_row *row = &task->rows[r];
-        if (row->sums[GR_POLICY_TOKENS] == 0.0)
-            continue;
-        *low = first || row->ratio_min < *low ? row->ratio_min : *low;
-        *high = first || row->ratio_max > *high ? row->ratio_max : *high;
-        first = 0;
-    }
-}
-
 /* One thread block: a warp per sum; rows' sums are used up by the fold, so what needs them comes
  * first. */
 __global__ void __launch_bounds__(TOTAL_THREADS)
@@ -247,7 +224,7 @@ __global__ void __launch_bounds__(TOTAL_THREADS)
     if (warp < GR_POLICY_SUMS && threadIdx.x % 32 == 0)
         means[warp] = gr_metrics_by_row(&task->policy) ? gr_add_row_means(task, warp) : 0.0;
     if (warp == GR_POLICY_SUMS && threadIdx.x % 32 == 0)
-        gr_find_range(task, &range[0], &range[1]);
+        gr_find_ratio_range(task, &range[0], &range[1]);
     __syncthreads();
     if (warp < GR_POLICY_SUMS) {
         const double sum = task->batch.sequences == 0
