@@ -40,6 +40,13 @@
 /* Step 2, and step 4 with doubles: for scalars, GNU vectors and CUDA alike. */
 #define GR_ACCUMULATE(acc, x, y) ((acc) + (x) * (y))
 
+/* With a constant offset, compilers leave straight vector code. */
+GR_FN void gr_tree_halve(double *d, const int offset)
+{
+    for (int i = 0; i < offset; i++)
+        d[i] = d[i] + d[i + offset];
+}
+
 /* Step 3. */
 GR_FN double gr_tree_lanes(const float lanes[GR_LANES])
 {
@@ -47,9 +54,10 @@ GR_FN double gr_tree_lanes(const float lanes[GR_LANES])
 
     for (int i = 0; i < GR_LANES / 2; i++)
         d[i] = (double)lanes[i] + (double)lanes[i + GR_LANES / 2];
-    for (int offset = GR_LANES / 4; offset >= 4; offset /= 2)
-        for (int i = 0; i < offset; i++)
-            d[i] = d[i] + d[i + offset];
+    gr_tree_halve(d, 32);
+    gr_tree_halve(d, 16);
+    gr_tree_halve(d, 8);
+    gr_tree_halve(d, 4);
     return (d[0] + d[1]) + (d[2] + d[3]);
 }
 

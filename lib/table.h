@@ -51,8 +51,10 @@ typedef struct gr_bin {
     double half_ulp_squared; /* of the gradient type */
 } gr_bin;
 
-/* What one thread does at a time: at most GR_PIECE elements, ends at block borders. */
-enum { GR_PIECE = 65536 };
+/* What one thread does at a time; it ends at a block border. As long as there are GR_PIECES to share, pieces
+ * are longer than GR_PIECE elements: where one ends the processor loses its foresight of the next lines,
+ * which costs a fifth of the read bandwidth on Zen 4. */
+enum { GR_PIECE = 1 << 16, GR_PIECE_LONGEST = 1 << 20, GR_PIECES = 256 };
 typedef struct gr_piece {
     uint32_t segment;
     uint32_t reserved;

@@ -42,11 +42,21 @@ static void find_part(gr_segment *s, int by_pointer, uint64_t slice_begin, uint6
     s->end = begin < end ? end - s->offset : 0;
 }
 
-static void cut_pieces(gr_table *t, gr_segment *s, size_t index)
+static uint64_t piece_length(const gr_table *t)
+{
+    uint64_t elements = 0, length = GR_PIECE;
+    for (size_t i = 0; i < t->segment_count; i++)
+        elements += t->segments[i].end - t->segments[i].begin;
+    while (length < GR_PIECE_LONGEST && elements / length >= 2 * GR_PIECES)
+        length *= 2;
+    return length;
+}
+
+static void cut_pieces(gr_table *t, gr_segment *s, size_t index, uint64_t length)
 {
     s->first_block = t->block_count;
     for (uint64_t at = s->begin; at < s->end;) {
-        const uint64_t end = smaller(s->end, (at / GR_PIECE + 1) * GR_PIECE);
+        const uint64_t end = smaller(s->end, (at / length + 1) * length);
         t->pieces[t->piece_count++] = (gr_piece){ (uint32_t)index, 0, at, end, t->block_count };
         t->block_count += (end + GR_BLOCK - 1) / GR_BLOCK - at / GR_BLOCK;
         at = end;
@@ -89,10 +99,11 @@ gradreg_status gradreg_i_table_place(gr_table *t, int by_pointer, uint64_t slice
     }
     t->piece_count = 0;
     t->block_count = 0;
-    for (size_t i = 0; i < t->segment_count; i++) {
+    for (size_t i = 0; i < t->segment_count; i++)
         find_part(&t->segments[i], by_pointer, slice_begin, slice_begin + slice_count);
-        cut_pieces(t, &t->segments[i], i);
-    }
+    const uint64_t length = piece_length(t);
+    for (size_t i = 0; i < t->segment_count; i++)
+        cut_pieces(t, &t->segments[i], i, length);
     t->placed = 1;
     t->placed_by_pointer = by_pointer;
     t->slice_begin = slice_begin;

@@ -98,7 +98,7 @@ static void fill_restore(const gr_cpu_block *b, gr_combine_block *c)
 static int combine_gradient(gr_cpu_block *b, int read, int restore)
 {
     const int32_t type = b->segment->grad_type;
-    float lanes[GR_COMBINE_SUMS * GR_LANES] = { 0 };
+    _Alignas(64) float lanes[GR_COMBINE_SUMS * GR_LANES] = { 0 };
     float direction[GR_BLOCK];
     uint64_t saturated = 0;
     gr_combine_block c = { 0 };

@@ -297,6 +297,10 @@ GR_ALWAYS void gr_combine_rest(const int ordinary, const int G, const int read,
         memcpy(b->keep + i, keep, n * sizeof(float));
 }
 
+/* Elements whose weights go back in one run. Short runs of streamed lines cost memory its pace; during
+ * long ones the gradients' streams lose the processor's foresight. */
+enum { GR_RESTORED = 512 };
+
 GR_ALWAYS void gr_combine_restore(const gr_combine_block *b, size_t i, size_t n)
 {
     const size_t p = b->param_type == GRADREG_TYPE_F32 ? 4 : 2;
@@ -312,24 +316,24 @@ GR_ALWAYS void gr_combine_tiles(const int ordinary, const int G, const int read,
     const size_t tile = gr_tile_of(G);
     gr_vi clipped = { 0 };
     gr_vf sums[GR_COMBINE_SUMS];
-    size_t i = 0;
-    for (; i + tile <= n; i += tile) {
-        gr_combine_restore(b, i, tile);
-        for (size_t lane = 0; lane < GR_LANES; lane += W) {
-            gr_lanes_load(sums, lanes, GR_COMBINE_SUMS, lane);
-            for (size_t row = 0; row < tile; row += GR_LANES)
-                gr_combine_one(ordinary, G, read, b, i + row + lane, sums, &clipped);
-            gr_lanes_store(lanes, sums, GR_COMBINE_SUMS, lane);
+    for (size_t i = 0; i < n;) {
+        const size_t stop = n - i < GR_RESTORED ? n : i + GR_RESTORED;
+        gr_combine_restore(b, i, stop - i);
+        for (; i + tile <= stop; i += tile)
+            for (size_t lane = 0; lane < GR_LANES; lane += W) {
+                gr_lanes_load(sums, lanes, GR_COMBINE_SUMS, lane);
+                for (size_t row = 0; row < tile; row += GR_LANES)
+                    gr_combine_one(ordinary, G, read, b, i + row + lane, sums, &clipped);
+                gr_lanes_store(lanes, sums, GR_COMBINE_SUMS, lane);
+            }
+        for (; i < stop; i += W) {
+            gr_lanes_load(sums, lanes, GR_COMBINE_SUMS, i % GR_LANES);
+            if (n - i < W)
+                gr_combine_rest(ordinary, G, read, b, i, n - i, sums, &clipped);
+            else
+                gr_combine_one(ordinary, G, read, b, i, sums, &clipped);
+            gr_lanes_store(lanes, sums, GR_COMBINE_SUMS, i % GR_LANES);
         }
-    }
-    gr_combine_restore(b, i, n - i);
-    for (; i < n; i += W) {
-        gr_lanes_load(sums, lanes, GR_COMBINE_SUMS, i % GR_LANES);
-        if (n - i < W)
-            gr_combine_rest(ordinary, G, read, b, i, n - i, sums, &clipped);
-        else
-            gr_combine_one(ordinary, G, read, b, i, sums, &clipped);
-        gr_lanes_store(lanes, sums, GR_COMBINE_SUMS, i % GR_LANES);
     }
     *saturated += gr_total(clipped);
 }

@@ -1,7 +1,8 @@
 /* cpu_kernels.h - the element loops: what one block of at most GR_BLOCK elements goes through.
  *
  * In: pointers to a block's first elements and coefficients. Out: typed results, and sums left
- * in fp32 lanes (reduce.h, step 2), which the caller folds. The kernels know nothing but
+ * in fp32 lanes (reduce.h, step 2), which the caller folds. Lanes should lie on cache lines: where a
+ * register's load straddles two, blocks take up to half as long again. The kernels know nothing but
  * coefficients; what they stand for is decided in step.h. No code compiled for a path may run
  * where the processor lacks it, so a path is a table and nothing else. */
 #ifndef GRADREG_LIB_CPU_KERNELS_H

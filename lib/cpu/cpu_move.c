@@ -86,7 +86,7 @@ static void copies_first(const gr_cpu_block *b, const gr_move_block *m, int32_t 
 
 static void move_block(gr_cpu_block *b, gr_move_block *m, int32_t u_type, uint32_t purpose)
 {
-    float lanes[GR_MOVE_SUMS * GR_LANES] = { 0 };
+    _Alignas(64) float lanes[GR_MOVE_SUMS * GR_LANES] = { 0 };
     uint64_t counts[2] = { 0, 0 };
     m->compute = b->segment->compute_type;
     m->streaming = b->work->streaming;

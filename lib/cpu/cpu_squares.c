@@ -34,7 +34,7 @@ static double squares_in_double(const float *x, size_t n, double *bad)
 double gradreg_cpu_block_squares(const gr_cpu_kernels *kernels, const void *x, size_t n,
                                  int32_t type, double *bad)
 {
-    float lanes[GR_LANES] = { 0 }, wide[GR_BLOCK];
+    _Alignas(64) float lanes[GR_LANES] = { 0 }, wide[GR_BLOCK];
     kernels->squares[type](x, n, lanes);
     if (kernels->in_range(lanes))
         return kernels->fold(lanes);
