@@ -107,7 +107,7 @@ static size_t matrix_bytes(size_t rows, size_t columns, size_t stride, gradreg_t
     return rows == 0 ? 0 : ((rows - 1) * stride + columns) * gradreg_i_element_bytes(type);
 }
 
-static gradreg_status check_forward(const gr_linear_task *t)
+static gradreg_status check_forward(gradreg_context *context, const gr_linear_task *t)
 {
     const size_t n = t->rows * sizeof(float), size = gradreg_i_element_bytes(t->type);
     const size_t vocabulary = t->rows == 0 ? 0 : t->vocabulary;
@@ -121,10 +121,10 @@ static gradreg_status check_forward(const gr_linear_task *t)
           size, 0, 0, NULL },
         { "targets", t->targets, n, 4, 0, 0, NULL },
     };
-    return gradreg_i_check_buffers(buffers, sizeof(buffers) / sizeof(*buffers));
+    return gradreg_i_check_buffers(context, buffers, sizeof(buffers) / sizeof(*buffers));
 }
 
-static gradreg_status check_backward(const gr_linear_task *t)
+static gradreg_status check_backward(gradreg_context *context, const gr_linear_task *t)
 {
     const size_t n = t->rows * sizeof(float), size = gradreg_i_element_bytes(t->type);
     const size_t vocabulary = t->rows == 0 ? 0 : t->vocabulary;
@@ -147,7 +147,7 @@ static gradreg_status check_backward(const gr_linear_task *t)
                "dhidden and dweight are both NULL, one of them must be wanted");
     GR_REQUIRE(t->dentropy == NULL || t->given_entropy != NULL || t->rows == 0,
                "argument 'entropy' must not be NULL: dentropy needs it");
-    return gradreg_i_check_buffers(buffers, sizeof(buffers) / sizeof(*buffers));
+    return gradreg_i_check_buffers(context, buffers, sizeof(buffers) / sizeof(*buffers));
 }
 
 /* ---- scratch and dispatch -------------------------------------------------------- */
@@ -223,7 +223,7 @@ gradreg_status gradreg_linear_logprobs_forward(gradreg_context *context, float *
     task.logp = logp;
     task.entropy = entropy;
     task.log_sum_exp = log_sum_exp;
-    GR_TRY(check_forward(&task));
+    GR_TRY(check_forward(context, &task));
     return check_and_run(context, &task, gradreg_i_backend_logits(context)->linear_forward);
 }
 
@@ -248,6 +248,6 @@ gradreg_status gradreg_linear_logprobs_backward(gradreg_context *context, void *
     task.given_entropy = entropy;
     task.dlogp = dlogp;
     task.dentropy = dentropy;
-    GR_TRY(check_backward(&task));
+    GR_TRY(check_backward(context, &task));
     return check_and_run(context, &task, gradreg_i_backend_logits(context)->linear_backward);
 }

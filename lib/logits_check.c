@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdint.h>
 
+#include "context.h"
 #include "params.h"
 #include "status.h"
 
@@ -64,13 +65,30 @@ size_t gradreg_i_logits_bytes(const gr_logits_view *view)
                            : ((view->rows - 1) * view->row_stride + view->vocabulary) * size;
 }
 
+enum { MOST_BUFFERS = 16 };
+
 static int overlap(const gr_buffer *a, const gr_buffer *b)
 {
     const uintptr_t x = (uintptr_t)a->at, y = (uintptr_t)b->at;
     return x != 0 && y != 0 && x < y + b->bytes && y < x + a->bytes;
 }
 
-gradreg_status gradreg_i_check_buffers(const gr_buffer *buffers, size_t count)
+/* Memory of another device, or of the host for a GPU. */
+static gradreg_status check_places(gradreg_context *context, const gr_buffer *buffers,
+                                   size_t count)
+{
+    gr_pointer pointers[MOST_BUFFERS];
+    size_t used = 0;
+    for (size_t i = 0; i < count && i < MOST_BUFFERS; i++) {
+        const gr_pointer one = { "", buffers[i].name, buffers[i].at, -1 };
+        if (buffers[i].written != GR_BUFFER_HOST && buffers[i].bytes > 0)
+            pointers[used++] = one;
+    }
+    return gradreg_i_check_places(context, pointers, used);
+}
+
+gradreg_status gradreg_i_check_buffers(gradreg_context *context, const gr_buffer *buffers,
+                                       size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         const gr_buffer *b = &buffers[i];
@@ -82,14 +100,15 @@ gradreg_status gradreg_i_check_buffers(const gr_buffer *buffers, size_t count)
     for (size_t o = 0; o < count; o++)
         for (size_t i = 0; i < count; i++) {
             const gr_buffer *out = &buffers[o], *other = &buffers[i];
-            if (!out->written || o == i || (other->written && i < o))
+            if (out->written != GR_BUFFER_WRITTEN || o == i ||
+                (other->written == GR_BUFFER_WRITTEN && i < o))
                 continue;
             if (out->in_place == other->name && out->at == other->at)
                 continue;
             GR_REQUIRE(!overlap(out, other), "%s = %p overlaps %s = %p", out->name, out->at,
                        other->name, other->at);
         }
-    return GRADREG_OK;
+    return check_places(context, buffers, count);
 }
 
 gradreg_status gradreg_i_check_targets(const int32_t *targets, size_t rows, size_t vocabulary)

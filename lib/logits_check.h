@@ -11,12 +11,20 @@ typedef struct gr_buffer {
     const char *name;
     const void *at;
     size_t bytes, alignment;
-    int optional, written;
-    const char *in_place; /* the name of a buffer that this one may be */
+    int optional, written; /* GR_BUFFER_ */
+    const char *in_place;  /* the name of a buffer that this one may be */
 } gr_buffer;
 
-/* Pointers, alignment, and that nothing written overlaps anything else. */
-gradreg_status gradreg_i_check_buffers(const gr_buffer *buffers, size_t count);
+enum {
+    GR_BUFFER_HOST = -1 /* read by the host, whatever the backend */,
+    GR_BUFFER_READ,
+    GR_BUFFER_WRITTEN
+};
+
+/* Pointers, alignment, that nothing written overlaps anything else, and that the backend reaches all of
+ * it. At most 16. */
+gradreg_status gradreg_i_check_buffers(gradreg_context *context, const gr_buffer *buffers,
+                                       size_t count);
 gradreg_status gradreg_i_check_targets(const int32_t *targets, size_t rows, size_t vocabulary);
 
 gradreg_status gradreg_i_read_temperature(double *inverse, float temperature);

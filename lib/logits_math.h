@@ -60,6 +60,7 @@ typedef struct gr_logits_part {
     double rest; /* sum of e^d over the others */
     double turn; /* sum of d e^d, <= 0 */
     float top;
+    float reserved; /* 0: copies have no gap */
 } gr_logits_part;
 
 /* A part with another top, higher by -d. */

@@ -19,7 +19,8 @@ gradreg_status gradreg_logits_params_init(gradreg_logits_params *out, size_t str
 
 /* ---- forward --------------------------------------------------------------------- */
 
-static gradreg_status check_forward(const gr_logprobs_task *t, const gr_logits_ops *ops)
+static gradreg_status check_forward(gradreg_context *context, const gr_logprobs_task *t,
+                                    const gr_logits_ops *ops)
 {
     const size_t n = t->view.rows * sizeof(float);
     const gr_buffer buffers[] = {
@@ -30,7 +31,7 @@ static gradreg_status check_forward(const gr_logprobs_task *t, const gr_logits_o
           gradreg_i_element_bytes(t->view.type), 0, 0, NULL },
         { "targets", t->targets, n, 4, 0, 0, NULL },
     };
-    GR_TRY(gradreg_i_check_buffers(buffers, sizeof(buffers) / sizeof(*buffers)));
+    GR_TRY(gradreg_i_check_buffers(context, buffers, sizeof(buffers) / sizeof(*buffers)));
     return ops->host_reads
                ? gradreg_i_check_targets(t->targets, t->view.rows, t->view.vocabulary)
                : GRADREG_OK;
@@ -50,7 +51,7 @@ gradreg_status gradreg_logprobs_forward(gradreg_context *context, float *logp, f
     GR_REQUIRE_POINTER(params);
     const gr_logits_ops *ops = gradreg_i_backend_logits(context);
     GR_TRY(gradreg_i_read_logits(&task.view, params));
-    GR_TRY(check_forward(&task, ops));
+    GR_TRY(check_forward(context, &task, ops));
     GR_TRY(gradreg_i_busy_enter(&context->busy, "context"));
     gradreg_i_fp_enter(&host);
     const gradreg_status status = ops->forward(context, &task);
@@ -61,7 +62,8 @@ gradreg_status gradreg_logprobs_forward(gradreg_context *context, float *logp, f
 
 /* ---- backward -------------------------------------------------------------------- */
 
-static gradreg_status check_backward(const gr_logprobs_slope_task *t, const gr_logits_ops *ops)
+static gradreg_status check_backward(gradreg_context *context, const gr_logprobs_slope_task *t,
+                                     const gr_logits_ops *ops)
 {
     const size_t n = t->view.rows * sizeof(float);
     const size_t bytes = gradreg_i_logits_bytes(&t->view);
@@ -78,7 +80,7 @@ static gradreg_status check_backward(const gr_logprobs_slope_task *t, const gr_l
     };
     GR_REQUIRE(t->dentropy == NULL || t->entropy != NULL || t->view.rows == 0,
                "argument 'entropy' must not be NULL: dentropy needs it");
-    GR_TRY(gradreg_i_check_buffers(buffers, sizeof(buffers) / sizeof(*buffers)));
+    GR_TRY(gradreg_i_check_buffers(context, buffers, sizeof(buffers) / sizeof(*buffers)));
     return ops->host_reads
                ? gradreg_i_check_targets(t->targets, t->view.rows, t->view.vocabulary)
                : GRADREG_OK;
@@ -98,7 +100,7 @@ gradreg_status gradreg_logprobs_backward(gradreg_context *context, void *dlogits
     GR_REQUIRE_POINTER(params);
     const gr_logits_ops *ops = gradreg_i_backend_logits(context);
     GR_TRY(gradreg_i_read_logits(&task.view, params));
-    GR_TRY(check_backward(&task, ops));
+    GR_TRY(check_backward(context, &task, ops));
     GR_TRY(gradreg_i_busy_enter(&context->busy, "context"));
     gradreg_i_fp_enter(&host);
     const gradreg_status status = ops->backward(context, &task);

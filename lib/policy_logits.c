@@ -43,8 +43,8 @@ static gradreg_status check_token_level(const gradreg_policy *p,
 
 /* ---- what is read and written ---------------------------------------------------- */
 
-static gradreg_status check_all(const gr_policy_logits_task *t, const float *logp,
-                                const float *entropy)
+static gradreg_status check_all(gradreg_context *context, const gr_policy_logits_task *t,
+                                const float *logp, const float *entropy)
 {
     const gradreg_policy_batch *b = &t->policy.batch;
     const size_t n = t->view.rows * sizeof(float), rows = b->sequences;
@@ -65,10 +65,11 @@ static gradreg_status check_all(const gr_policy_logits_task *t, const float *log
         { "batch.mask", b->mask, t->view.rows, 1, 1, 0, NULL },
         { "batch.advantages", b->advantages, b->advantages_per_token ? n : rows * sizeof(float),
           4, 1, 0, NULL },
-        { "batch.group", b->group, rows * sizeof(int32_t), 4, 1, 0, NULL },
-        { "batch.row_offsets", b->row_offsets, (rows + 1) * sizeof(int64_t), 8, 1, 0, NULL },
+        { "batch.group", b->group, rows * sizeof(int32_t), 4, 1, GR_BUFFER_HOST, NULL },
+        { "batch.row_offsets", b->row_offsets, (rows + 1) * sizeof(int64_t), 8, 1,
+          GR_BUFFER_HOST, NULL },
     };
-    return gradreg_i_check_buffers(buffers, sizeof(buffers) / sizeof(*buffers));
+    return gradreg_i_check_buffers(context, buffers, sizeof(buffers) / sizeof(*buffers));
 }
 
 /* Whether one factor per row makes right what was written before a row was found to have no
@@ -87,13 +88,13 @@ static int one_factor_mends(const gradreg_policy *p)
     }
 }
 
-static gradreg_status read_all(gr_policy_logits_task *t, const gradreg_policy_batch *batch,
-                               const gradreg_policy *policy,
+static gradreg_status read_all(const gradreg_context *context, gr_policy_logits_task *t,
+                               const gradreg_policy_batch *batch, const gradreg_policy *policy,
                                const gradreg_logits_params *params)
 {
     GR_TRY(gradreg_i_policy_read(&t->policy.policy, policy));
     GR_TRY(gradreg_i_read_logits(&t->view, params));
-    if (t->policy.metrics != NULL)
+    if (t->policy.metrics != NULL && context->device_ops == NULL)
         GR_TRY(
             gradreg_i_struct_check(t->policy.metrics, sizeof(*t->policy.metrics), "metrics"));
     GR_TRY(gradreg_i_policy_read_batch(&t->policy, batch));
@@ -175,8 +176,8 @@ gradreg_status gradreg_policy_logits(gradreg_context *context, gradreg_policy_me
     task.targets = targets;
     task.policy.metrics = metrics;
     task.policy.from_logits = 1;
-    GR_TRY(read_all(&task, batch, policy, params));
-    GR_TRY(check_all(&task, logp, entropy));
+    GR_TRY(read_all(context, &task, batch, policy, params));
+    GR_TRY(check_all(context, &task, logp, entropy));
     if (gradreg_i_backend_logits(context)->host_reads)
         GR_TRY(gradreg_i_check_targets(targets, task.view.rows, task.view.vocabulary));
     GR_TRY(gradreg_i_busy_enter(&context->busy, "context"));

@@ -27,6 +27,22 @@ GR_FN size_t gr_row_length(const gradreg_policy_batch *b, size_t row)
                                   : b->length;
 }
 
+/* The row that token i is in. */
+GR_FN size_t gr_row_of_token(const gradreg_policy_batch *b, size_t i)
+{
+    size_t low = 0, high = b->sequences;
+    if (b->row_offsets == NULL)
+        return i / b->length;
+    while (high - low > 1) {
+        const size_t middle = low + (high - low) / 2;
+        if ((size_t)b->row_offsets[middle] <= i)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 /* Nothing but the mask is read of a masked token. */
 GR_FN enum gr_token_kind gr_read_token(gr_token *out, const gr_policy_task *task, size_t row,
                                        size_t i)
@@ -247,6 +263,26 @@ GR_FN gr_row_view gr_view_row(const gr_policy_task *task, const gr_policy_totals
 GR_FN double gr_entropy_gradient(const gr_policy_task *task, const gr_policy_totals *totals)
 {
     return -task->policy.entropy_coefficient * task->policy.loss_scale / totals->tokens;
+}
+
+/* d loss / d logp and / d H of one token; as the loss itself rounds them. */
+typedef struct gr_token_slope {
+    float dlogp, dentropy;
+} gr_token_slope;
+
+/* Of token i, which is in `row`. Not for ratios that a row shares. */
+GR_FN gr_token_slope gr_slopes_of_token(const gr_policy_task *task,
+                                        const gr_policy_totals *totals, size_t row, size_t i)
+{
+    gr_token_slope s = { 0.0f, 0.0f };
+    gr_token token;
+    if (gr_read_token(&token, task, row, i) != GR_IS_COUNTED)
+        return s;
+    const gr_row_view v = gr_view_row(task, totals, row);
+    const gr_outcome o = gr_work_out(&v, &token);
+    s.dlogp = (float)gr_token_gradient(&v, &o, 0.0);
+    s.dentropy = (float)gr_entropy_gradient(task, totals);
+    return s;
 }
 
 /* ---- metrics --------------------------------------------------------------------- */

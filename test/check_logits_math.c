@@ -78,7 +78,7 @@ END_TEST
 
 static gr_logits_part part_of(float top, double tops, double rest, double turn)
 {
-    const gr_logits_part part = { tops, rest, turn, top };
+    const gr_logits_part part = { tops, rest, turn, top, 0.0f };
     return part;
 }
 

@@ -258,7 +258,7 @@ GR_ALWAYS gr_logits_part gr_block(const int type, const int scaled, const int tu
 {
     float lanes[2 * GR_LANES] = { 0 };
     const float top = scaled ? gr_top(type, x, n) * inverse : gr_top(type, x, n);
-    gr_logits_part part = { 0.0, 0.0, 0.0, top };
+    gr_logits_part part = { 0.0, 0.0, 0.0, top, 0.0f };
     gr_logits_sums sums;
     gr_vi tops = { 0 };
     size_t i = 0;

@@ -175,16 +175,8 @@ static void write_row(const gr_row_view *v, double entropy_gradient)
 gr_token_slope gradreg_cpu_policy_token(const gr_policy_task *task,
                                         const gr_policy_totals *totals, size_t row, size_t i)
 {
-    gr_token_slope s = { 0.0f, 0.0f };
-    gr_token tok;
     assert(!gr_shares_ratio(&task->policy));
-    if (gr_read_token(&tok, task, row, i) != GR_IS_COUNTED)
-        return s;
-    const gr_row_view v = gr_view_row(task, totals, row);
-    const gr_outcome o = gr_work_out(&v, &tok);
-    s.dlogp = (float)gr_token_gradient(&v, &o, 0.0);
-    s.dentropy = (float)gr_entropy_gradient(task, totals);
-    return s;
+    return gr_slopes_of_token(task, totals, row, i);
 }
 
 double gradreg_cpu_policy_weight(const gr_policy_task *task, const gr_policy_totals *totals,

@@ -2,17 +2,14 @@
 #ifndef GRADREG_LIB_CPU_POLICY_H
 #define GRADREG_LIB_CPU_POLICY_H
 
+#include "../policy_row.h"
 #include "cpu_backend.h"
 
 /* The first walk over the rows, and the denominators. */
 gr_policy_totals gradreg_cpu_policy_totals(gradreg_context *context,
                                            const gr_policy_task *task);
 
-/* d loss / d logp and / d H of token i, of `row`; as the loss itself rounds them. Not for ratios that a
- * row shares. */
-typedef struct gr_token_slope {
-    float dlogp, dentropy;
-} gr_token_slope;
+/* gr_slopes_of_token(). */
 gr_token_slope gradreg_cpu_policy_token(const gr_policy_task *task,
                                         const gr_policy_totals *totals, size_t row, size_t i);
 

@@ -95,22 +95,6 @@ static void visit(const walk *w, size_t row, size_t i, const char *next)
         mend(w, row, i);
 }
 
-/* The sequence that token i is in. */
-static size_t sequence_of(const gradreg_policy_batch *b, size_t i)
-{
-    size_t low = 0, high = b->sequences;
-    if (b->row_offsets == NULL)
-        return i / b->length;
-    while (high - low > 1) {
-        const size_t middle = low + (high - low) / 2;
-        if ((size_t)b->row_offsets[middle] <= i)
-            low = middle;
-        else
-            high = middle;
-    }
-    return low;
-}
-
 static void walk_rows(void *argument, size_t index)
 {
     const walk *w = argument;
@@ -118,7 +102,7 @@ static void walk_rows(void *argument, size_t index)
     const size_t first = index * w->at_once;
     const size_t rows = w->logits.view.rows;
     const size_t end = first + w->at_once < rows ? first + w->at_once : rows;
-    size_t row = sequence_of(b, first);
+    size_t row = gr_row_of_token(b, first);
     for (size_t i = first; i < end; i++) {
         while (i >= gradreg_cpu_policy_row_end(b, row))
             row++;

@@ -3,8 +3,9 @@
  * In: rows of sums, ranks' rows, bytes. Out: the same, moved and added on the stream. Only fetch
  * waits, and store for more than a few thousand bytes. */
 #include "cuda_context.h"
-#include "cuda_later.h"
+#include "cuda_logprobs.h"
 #include "cuda_policy.h"
+#include "cuda_policy_logits.h"
 #include "cuda_probe.h"
 #include "cuda_stages.h"
 #include "cuda_write.h"
@@ -133,6 +134,14 @@ static const gr_backend_ops ops = { "CUDA",
                                     copy,
                                     0 };
 
+static const gr_logits_ops logits = { gradreg_cuda_logprobs_forward,
+                                      gradreg_cuda_logprobs_backward,
+                                      gradreg_cuda_policy_logits,
+                                      NULL,
+                                      NULL,
+                                      "linear log-probs are not on the GPU in this version",
+                                      0 };
+
 /* ---- the module ------------------------------------------------------------------ */
 
 #ifndef GR_CUDA_VERSION
@@ -154,7 +163,7 @@ const gr_module gradreg_cuda_module = {
     gradreg_cuda_load,
     &ops,
     &gradreg_cuda_losses,
-    &gradreg_cuda_logits,
+    &logits,
     &gradreg_cuda_probe,
     &gradreg_cuda_monitors
 };

@@ -22,14 +22,39 @@
     type *name = reinterpret_cast<type *>(gr_dynamic_shared)
 #endif
 
+/* A grid of clusters: `ranks` thread blocks that follow each other are one. */
+#ifndef GR_LAUNCH_CLUSTERS
+template <class Kernel, class Argument>
+static inline void gr_cuda_launch_clusters(Kernel kernel, unsigned grid, unsigned ranks,
+                                           unsigned block, size_t shared, cudaStream_t stream,
+                                           const Argument &argument)
+{
+    cudaLaunchConfig_t config = {};
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeClusterDimension;
+    attribute.val.clusterDim.x = ranks;
+    attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+    config.gridDim = dim3(grid);
+    config.blockDim = dim3(block);
+    config.dynamicSmemBytes = shared;
+    config.stream = stream;
+    config.attrs = &attribute;
+    config.numAttrs = 1;
+    (void)cudaLaunchKernelEx(&config, kernel, argument); /* the last error is what it returns */
+}
+#define GR_LAUNCH_CLUSTERS gr_cuda_launch_clusters
+#endif
+
 /* In front of a loop. */
 #ifdef __CUDACC__
 #define GR_UNROLL    _Pragma("unroll")
 #define GR_UNROLL_2  _Pragma("unroll 2")
+#define GR_UNROLL_4  _Pragma("unroll 4")
 #define GR_NO_UNROLL _Pragma("unroll 1")
 #else
 #define GR_UNROLL
 #define GR_UNROLL_2
+#define GR_UNROLL_4
 #define GR_NO_UNROLL
 #endif
 
@@ -73,6 +98,8 @@ typedef struct gr_cuda_context {
     int major;        /* of the compute capability */
     int shared_bytes; /* a block can have at most */
     int reaches_host;
+    int has_clusters; /* of thread blocks */
+    int chip_bytes;   /* of a row of logits that a block can hold */
     cudaStream_t stream;
     void *blas;
 } gr_cuda_context;

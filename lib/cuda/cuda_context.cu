@@ -4,6 +4,8 @@
  * device is the same after every call as before it. */
 #include "cuda_context.h"
 
+#include "cuda_policy_logits.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -138,6 +140,7 @@ static gradreg_status describe(gr_cuda_context *c, char *name)
     GR_TRY(ask(&c->processors, cudaDevAttrMultiProcessorCount, c->device));
     GR_TRY(ask(&c->major, cudaDevAttrComputeCapabilityMajor, c->device));
     GR_TRY(ask(&c->shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->device));
+    GR_TRY(ask(&c->has_clusters, cudaDevAttrClusterLaunch, c->device));
     GR_TRY(ask(&c->reaches_host, cudaDevAttrPageableMemoryAccess, c->device));
     GR_CUDA_REQUIRE(c->major >= 8, GRADREG_ERROR_UNSUPPORTED,
                     "device %d (%s) has compute capability %d.x, must be 8.0 or newer",
@@ -158,6 +161,8 @@ gradreg_status gradreg_cuda_open(void **state, int32_t index, char *name)
     gradreg_status status = select_device(index, &guard);
     if (status == GRADREG_OK) {
         status = describe(c, name);
+        if (status == GRADREG_OK)
+            status = gradreg_cuda_policy_logits_open(c);
         if (status == GRADREG_OK)
             status = check_quiet(c->stream);
         gradreg_cuda_leave(c, &guard);

@@ -13,26 +13,7 @@
 #include "../policy_row.h"
 #include "../reduce.h"
 
-#include <stddef.h>
-#include <string.h>
-
 enum { ROW_THREADS = 128, ROW_WARPS = ROW_THREADS / 32, TOTAL_THREADS = 512 };
-
-/* In the task's spare bytes. */
-typedef struct gr_policy_spare {
-    gr_policy_totals totals;
-    uint32_t prompts; /* with a token that counts */
-    uint32_t reserved;
-    int64_t offsets[1]; /* rows + 1 */
-} gr_policy_spare;
-
-static_assert(sizeof(gr_policy_spare) <= GR_POLICY_SPARE,
-              "spare bytes hold what is kept there");
-
-typedef struct gr_policy_launch {
-    gr_policy_task task; /* row_offsets and group lie on the device */
-    gr_policy_spare *spare;
-} gr_policy_launch;
 
 /* ---- first walk ------------------------------------------------------------------ */
 
@@ -245,11 +226,13 @@ static_assert(GR_POLICY_SUMS < TOTAL_THREADS / 32, "a warp per sum, and one for 
 
 /* ---- the op ---------------------------------------------------------------------- */
 
-/* Row offsets and group ids, which are the host's, into scratch. */
-static gradreg_status send(const gr_cuda_context *c, gr_policy_launch *launch)
+gradreg_status gradreg_cuda_policy_send(const gr_cuda_context *c, gr_policy_launch *launch)
 {
     gradreg_policy_batch *b = &launch->task.batch;
     const size_t rows = b->sequences;
+    GR_CUDA_REQUIRE(rows <= UINT32_MAX, GRADREG_ERROR_UNSUPPORTED,
+                    "batch.sequences is %llu, a CUDA context takes at most 2^32 - 1",
+                    static_cast<unsigned long long>(rows));
     if (b->row_offsets != NULL) {
         GR_TRY(gradreg_cuda_write(c, launch->spare->offsets, b->row_offsets,
                                   (rows + 1) * sizeof(int64_t)));
@@ -262,15 +245,17 @@ static gradreg_status send(const gr_cuda_context *c, gr_policy_launch *launch)
     return GRADREG_OK;
 }
 
-static gradreg_status run(const gr_cuda_context *c, gr_policy_launch *launch)
+static unsigned grid_of(const gr_cuda_context *c, size_t rows)
+{
+    return gr_cuda_grid(c, (rows + ROW_WARPS - 1) / ROW_WARPS, 16);
+}
+
+gradreg_status gradreg_cuda_policy_count(const gr_cuda_context *c,
+                                         const gr_policy_launch *launch)
 {
     const size_t rows = launch->task.batch.sequences;
-    const unsigned grid = gr_cuda_grid(c, (rows + ROW_WARPS - 1) / ROW_WARPS, 16);
-    GR_CUDA_REQUIRE(rows <= UINT32_MAX, GRADREG_ERROR_UNSUPPORTED,
-                    "batch.sequences is %llu, a CUDA context takes at most 2^32 - 1",
-                    static_cast<unsigned long long>(rows));
-    GR_TRY(send(c, launch));
-    GR_LAUNCH(gradreg_cuda_k_policy_measure, grid, ROW_THREADS, 0, c->stream, *launch);
+    GR_LAUNCH(gradreg_cuda_k_policy_measure, grid_of(c, rows), ROW_THREADS, 0, c->stream,
+              *launch);
     GR_CUDA_TRY_LAUNCH("policy_measure");
     GR_CUDA_TRY(cudaMemsetAsync(&launch->spare->prompts, 0, sizeof(uint32_t), c->stream));
     if (launch->task.policy.aggregation == GRADREG_AGGREGATE_PROMPT_MEAN && rows > 0) {
@@ -281,7 +266,14 @@ static gradreg_status run(const gr_cuda_context *c, gr_policy_launch *launch)
     }
     GR_LAUNCH(gradreg_cuda_k_policy_totals, 1, TOTAL_THREADS, 0, c->stream, *launch);
     GR_CUDA_TRY_LAUNCH("policy_totals");
-    GR_LAUNCH(gradreg_cuda_k_policy_write, grid, ROW_THREADS, 0, c->stream, *launch);
+    return GRADREG_OK;
+}
+
+gradreg_status gradreg_cuda_policy_write(const gr_cuda_context *c,
+                                         const gr_policy_launch *launch)
+{
+    GR_LAUNCH(gradreg_cuda_k_policy_write, grid_of(c, launch->task.batch.sequences),
+              ROW_THREADS, 0, c->stream, *launch);
     GR_CUDA_TRY_LAUNCH("policy_write");
     if (launch->task.metrics == NULL)
         return GRADREG_OK;
@@ -290,10 +282,23 @@ static gradreg_status run(const gr_cuda_context *c, gr_policy_launch *launch)
     return GRADREG_OK;
 }
 
+gr_policy_launch gradreg_cuda_policy_open(const gr_policy_task *task)
+{
+    const gr_policy_launch launch = { *task, static_cast<gr_policy_spare *>(task->spare) };
+    return launch;
+}
+
+static gradreg_status run(const gr_cuda_context *c, gr_policy_launch *launch)
+{
+    GR_TRY(gradreg_cuda_policy_send(c, launch));
+    GR_TRY(gradreg_cuda_policy_count(c, launch));
+    return gradreg_cuda_policy_write(c, launch);
+}
+
 static gradreg_status policy_loss(gradreg_context *context, const gr_policy_task *task)
 {
     gr_cuda_context *c = gr_cuda_of(context);
-    gr_policy_launch launch = { *task, static_cast<gr_policy_spare *>(task->spare) };
+    gr_policy_launch launch = gradreg_cuda_policy_open(task);
     gr_device_guard guard;
     GR_TRY(gradreg_cuda_enter(c, &guard));
     const gradreg_status status = run(c, &launch);

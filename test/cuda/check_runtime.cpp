@@ -93,6 +93,21 @@ void check_kernels()
     expect(pairs.read()[0] == 63 && pairs.read()[63] == 0, "dynamic shared memory is shared");
     GR_LAUNCH(planted_warp, 1, 64, 0, nullptr, pairs.data);
     const std::vector<unsigned> warp = pairs.read();
+    Words of_clusters(128);
+    GR_LAUNCH_CLUSTERS(planted_cluster<PLANTED_ALL>, 4, 4, 32, 0, nullptr, of_clusters.data,
+                       4u);
+    const std::vector<unsigned> neighbours = of_clusters.read();
+    expect(neighbours[0] == 131 && neighbours[32 + 31] == 200 && neighbours[96] == 31,
+           "blocks of a cluster see each other's shared memory");
+    GR_LAUNCH_CLUSTERS(planted_cluster<PLANTED_ALL>, 6, 4, 32, 0, nullptr, of_clusters.data,
+                       4u);
+    expect(cudaGetLastError() == cudaErrorInvalidConfiguration, "a grid has whole clusters");
+    emulated_cuda_set_clusters(0);
+    GR_LAUNCH_CLUSTERS(planted_cluster<PLANTED_ALL>, 4, 4, 32, 0, nullptr, of_clusters.data,
+                       4u);
+    expect(cudaGetLastError() == cudaErrorInvalidConfiguration,
+           "a device may have no clusters");
+    emulated_cuda_set_clusters(1);
     /* lane 40: first 32, next 41, before 39, lane 3 of its eight 43, odd 0xaa, any 1, all 0 */
     expect(warp[40] == 32 + 3 * 41 + 5 * 39 + 7 * 43 + 0xaa + 1 + 600000,
            "shuffles and votes do what their names say");
@@ -334,12 +349,19 @@ template <class Launch> void expect_fault(const char *name, const char *words, L
         GR_LAUNCH(kernel, grid, block, 0, nullptr, __VA_ARGS__); \
     })
 
+#define EXPECT_CLUSTER_FAULT(what, words)                                           \
+    expect_fault("planted_cluster", words, [&](unsigned *out) {                     \
+        GR_LAUNCH_CLUSTERS(planted_cluster<(what)>, 4, 4, 32, 0, nullptr, out, 4u); \
+    })
+
 void check_broken_rules()
 {
     emulated_cuda_keep_faults(1);
     faulty = true;
     EXPECT_FAULT(planted_divergent_barrier, "never reach", 1, 64, out);
     EXPECT_FAULT(planted_bad_mask, "past the end", 1, 40, out);
+    EXPECT_CLUSTER_FAULT(PLANTED_WAITS | PLANTED_STAYS, "without having arrived");
+    EXPECT_CLUSTER_FAULT(PLANTED_WAITS | PLANTED_ARRIVES, "of a block that has ended");
     emulated_cuda_keep_faults(0);
     faulty = false;
 }
@@ -359,6 +381,7 @@ void check_races()
     EXPECT_FAULT(planted_unwritten_shared, "of a shared array of 256 bytes that was never", 1,
                  64, out);
     EXPECT_FAULT(planted_block_race, "race: ", 2, 32, out);
+    EXPECT_CLUSTER_FAULT(PLANTED_STAYS, "of a shared array of 128 bytes that");
     EXPECT_FAULT(planted_past_the_end, "outside of the device's memory", 2, 256, out, 1u);
     EXPECT_FAULT(planted_unwritten, "of an allocation of 256 bytes that was never", 1, 64, out,
                  nothing);

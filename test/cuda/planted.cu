@@ -94,6 +94,39 @@ __global__ void planted_warp(unsigned *out)
         first + 3 * next + 5 * before + 7 * quarter + (odd & 0xff) + any + all + 100000 * many;
 }
 
+/* Compute capability 9.0 has clusters. */
+template <int WHAT> __global__ void planted_cluster(unsigned *out, unsigned ranks)
+{
+#if !defined(__CUDACC__) || (defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900)
+    GR_SHARED(unsigned, kept, 32);
+    const unsigned rank = blockIdx.x % ranks, next = (rank + 1) % ranks;
+    kept[threadIdx.x] = 100 * rank + threadIdx.x;
+    if (WHAT & PLANTED_WAITS) {
+        if (WHAT & PLANTED_ARRIVES)
+            __cluster_barrier_arrive();
+        __cluster_barrier_wait();
+    } else {
+        __syncthreads();
+    }
+    if (!(WHAT & PLANTED_STAYS) && rank == 0)
+        return;
+    __syncthreads();
+    const unsigned *other =
+        static_cast<const unsigned *>(__cluster_map_shared_rank(kept, next));
+    out[32 * rank + threadIdx.x] = other[31 - threadIdx.x];
+    if (WHAT & PLANTED_WAITS && WHAT & PLANTED_STAYS) {
+        __cluster_barrier_arrive();
+        __cluster_barrier_wait();
+    }
+#else
+    (void)out, (void)ranks;
+#endif
+}
+template __global__ void planted_cluster<PLANTED_ALL>(unsigned *, unsigned);
+template __global__ void planted_cluster<PLANTED_STAYS>(unsigned *, unsigned);
+template __global__ void planted_cluster<PLANTED_WAITS | PLANTED_STAYS>(unsigned *, unsigned);
+template __global__ void planted_cluster<PLANTED_WAITS | PLANTED_ARRIVES>(unsigned *, unsigned);
+
 /* ---- planted -------------------------------------------------------------------------- */
 
 __global__ void planted_missing_barrier(unsigned *out)

@@ -27,5 +27,8 @@ __global__ void planted_bad_mask(unsigned *out);
 __global__ void planted_block_race(unsigned *out);
 __global__ void planted_past_the_end(unsigned *out, unsigned n);
 __global__ void planted_unwritten(unsigned *out, const unsigned *in);
+/* Clusters: each block reads what its neighbour has put into shared memory. */
+enum { PLANTED_WAITS = 1, PLANTED_STAYS = 2, PLANTED_ARRIVES = 4, PLANTED_ALL = 7 };
+template <int WHAT> __global__ void planted_cluster(unsigned *out, unsigned ranks);
 
 #endif

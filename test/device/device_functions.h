@@ -64,6 +64,23 @@ static inline void __threadfence_system()
     emulator::fence();
 }
 
+/* ---- the cluster -------------------------------------------------------------------- */
+
+static inline void __cluster_barrier_arrive()
+{
+    emulator::cluster_arrive();
+}
+
+static inline void __cluster_barrier_wait()
+{
+    emulator::cluster_wait();
+}
+
+static inline void *__cluster_map_shared_rank(const void *address, unsigned rank)
+{
+    return emulator::cluster_address(address, rank);
+}
+
 /* ---- the warp ----------------------------------------------------------------------- */
 
 static inline void __syncwarp(unsigned mask = 0xffffffffu)

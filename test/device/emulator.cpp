@@ -16,8 +16,8 @@ Counters counters;
 namespace
 {
 
-enum { WARP = 32, MAXIMUM = 1024 };
-enum class State { READY, AT_BARRIER, AT_EXCHANGE, ENDED };
+enum { WARP = 32, BLOCK_MAXIMUM = 1024, MAXIMUM = 8 * BLOCK_MAXIMUM /* of a cluster */ };
+enum class State { READY, AT_BARRIER, AT_CLUSTER, AT_EXCHANGE, ENDED };
 
 /* What threads read of the emulator: where they stand, and what their warp's latest exchange gave,
  * which its lanes read before there is another one. */
@@ -28,9 +28,10 @@ struct Shown {
 Shown shown;
 
 struct Thread {
-    unsigned number; /* in the block */
+    unsigned number; /* in the block, or in the cluster */
     State state = State::READY;
     bool predicate = false; /* of the barrier it waits at */
+    bool arrived = false;   /* at the cluster's */
     unsigned mask = 0;      /* of the exchange it waits in */
     size_t bytes = 0;
     unsigned char given[8] = {};
@@ -57,12 +58,15 @@ void wait(State state)
     self->fiber->suspend();
 }
 
-/* ---- one block -------------------------------------------------------------------- */
+/* ---- one block, or the blocks of one cluster -------------------------------------- */
+
+using Array = std::unique_ptr<unsigned char[]>;
 
 class Block
 {
   public:
-    Block(uint3 block, dim3 grid, dim3 size, const std::vector<std::unique_ptr<Fiber>> &fibers,
+    Block(unsigned first, dim3 grid, dim3 size, unsigned ranks,
+          const std::vector<std::unique_ptr<Fiber>> &fibers,
           const std::function<void()> &kernel, size_t dynamic_shared_bytes);
     void run(const std::vector<unsigned> &order);
 
@@ -77,48 +81,60 @@ class Block
     void *shared(const void *declaration, size_t bytes);
     void *dynamic_shared() const
     {
-        return dynamic_shared_.get();
+        return shared_of_[current->number / each_].at(nullptr).get();
     }
-    Votes votes = {};
+    void *elsewhere(const void *address, unsigned rank);
+    Votes votes() const
+    {
+        return votes_[current->number / each_];
+    }
 
   private:
     bool run_ready(const std::vector<unsigned> &order);
     bool release_warp(unsigned first);
     bool exchange_complete(unsigned first, const Thread &thread) const;
     void deliver(unsigned first, unsigned mask);
-    void release_barrier();
-    unsigned count(State state) const;
+    bool release_barrier(unsigned rank);
+    bool release_cluster();
+    unsigned count(State state, unsigned first, unsigned end) const;
+    void *add_array(unsigned rank, const void *declaration, size_t bytes);
 
+    unsigned each_, ranks_; /* threads of a block */
     std::vector<Thread> threads_;
-    std::map<const void *, std::unique_ptr<unsigned char[]>> shared_;
-    std::unique_ptr<unsigned char[]> dynamic_shared_;
+    /* Of each rank, by declaration; the dynamic one by NULL. */
+    std::vector<std::map<const void *, Array>> shared_of_;
+    std::map<const void *, size_t> bytes_of_;
+    std::vector<Votes> votes_;
 };
 
-Block::Block(uint3 block, dim3 grid, dim3 size,
+Block::Block(unsigned first, dim3 grid, dim3 size, unsigned ranks,
              const std::vector<std::unique_ptr<Fiber>> &fibers,
              const std::function<void()> &kernel, size_t dynamic_shared_bytes)
-    : threads_(size.x * size.y * size.z)
+    : each_(size.x * size.y * size.z), ranks_(ranks), threads_(each_ * ranks),
+      shared_of_(ranks), votes_(ranks)
 {
     for (unsigned i = 0; i < threads_.size(); i++) {
-        const uint3 at = { i % size.x, i / size.x % size.y, i / (size.x * size.y) };
+        const unsigned t = i % each_, b = first + i / each_;
+        const uint3 at = { t % size.x, t / size.x % size.y, t / (size.x * size.y) };
+        const uint3 block = { b % grid.x, b / grid.x % grid.y, b / (grid.x * grid.y) };
         shown.positions[i] = { at, block, size, grid };
         threads_[i].number = i;
         threads_[i].fiber = fibers[i].get();
         threads_[i].fiber->start(kernel);
     }
-    if (dynamic_shared_bytes > 0) {
-        dynamic_shared_.reset(new unsigned char[dynamic_shared_bytes]);
-        fill_unwritten(dynamic_shared_.get(), dynamic_shared_bytes);
-        if (watcher != nullptr)
-            watcher->shared_array(dynamic_shared_.get(), dynamic_shared_bytes);
-    }
+    for (unsigned rank = 0; rank < ranks; rank++)
+        if (dynamic_shared_bytes > 0)
+            add_array(rank, nullptr, dynamic_shared_bytes);
+        else
+            shared_of_[rank][nullptr] = nullptr;
 }
 
-void *Block::shared(const void *declaration, size_t bytes)
+void *Block::add_array(unsigned rank, const void *declaration, size_t bytes)
 {
-    std::unique_ptr<unsigned char[]> &array = shared_[declaration];
+    Array &array = shared_of_[rank][declaration];
     if (array == nullptr) {
         array.reset(new unsigned char[bytes]);
+        bytes_of_[declaration] = bytes;
         fill_unwritten(array.get(), bytes);
         if (watcher != nullptr)
             watcher->shared_array(array.get(), bytes);
@@ -126,11 +142,41 @@ void *Block::shared(const void *declaration, size_t bytes)
     return array.get();
 }
 
-unsigned Block::count(State state) const
+void *Block::shared(const void *declaration, size_t bytes)
+{
+    return add_array(current->number / each_, declaration, bytes);
+}
+
+/* A rule is broken that the thread cannot go on after. */
+void *stop(const char *broken_rule)
+{
+    current->broken_rule = broken_rule;
+    current->fiber->suspend();
+    return nullptr;
+}
+
+void *Block::elsewhere(const void *address, unsigned rank)
+{
+    const unsigned char *at = static_cast<const unsigned char *>(address);
+    if (rank >= ranks_)
+        return stop("the cluster has no such rank");
+    if (count(State::ENDED, rank * each_, (rank + 1) * each_) == each_)
+        return stop("it looks into the shared memory of a block that has ended");
+    for (const auto &one : shared_of_[current->number / each_]) {
+        const unsigned char *begin = one.second.get();
+        if (begin != nullptr && at >= begin && at < begin + bytes_of_[one.first])
+            return static_cast<unsigned char *>(
+                       add_array(rank, one.first, bytes_of_[one.first])) +
+                   (at - begin);
+    }
+    return stop("an address that is to be mapped is not the block's shared memory");
+}
+
+unsigned Block::count(State state, unsigned first, unsigned end) const
 {
     unsigned found = 0;
-    for (const Thread &thread : threads_)
-        found += thread.state == state;
+    for (unsigned i = first; i < end; i++)
+        found += threads_[i].state == state;
     return found;
 }
 
@@ -194,32 +240,50 @@ bool Block::release_warp(unsigned first)
     return false;
 }
 
-void Block::release_barrier()
+/* A block's barrier, if all its threads wait there. */
+bool Block::release_barrier(unsigned rank)
 {
-    votes = { 0, size() };
-    for (Thread &thread : threads_) {
-        votes.yes += thread.predicate;
-        thread.state = State::READY;
+    const unsigned first = rank * each_, end = first + each_;
+    if (count(State::AT_BARRIER, first, end) < each_)
+        return false;
+    votes_[rank] = { 0, each_ };
+    for (unsigned i = first; i < end; i++) {
+        votes_[rank].yes += threads_[i].predicate;
+        threads_[i].state = State::READY;
     }
     counters.barriers++;
     if (watcher != nullptr)
-        watcher->barrier_passed();
+        watcher->barrier_passed(rank);
+    return true;
+}
+
+bool Block::release_cluster()
+{
+    if (count(State::AT_CLUSTER, 0, size()) < size())
+        return false;
+    for (Thread &thread : threads_) {
+        thread.state = State::READY;
+        thread.arrived = false;
+    }
+    counters.barriers++;
+    if (watcher != nullptr)
+        watcher->cluster_barrier_passed();
+    return true;
 }
 
 void Block::run(const std::vector<unsigned> &order)
 {
     block_of_current = this;
-    while (count(State::ENDED) < threads_.size()) {
+    while (count(State::ENDED, 0, size()) < size()) {
         bool moved = run_ready(order);
         for (unsigned first = 0; first < threads_.size(); first += WARP)
             moved |= release_warp(first);
-        if (moved)
-            continue;
-        if (count(State::AT_BARRIER) < threads_.size())
+        for (unsigned rank = 0; rank < ranks_ && !moved; rank++)
+            moved |= release_barrier(rank);
+        if (!moved && !release_cluster())
             fault(threads_[0],
                   "some threads wait at a barrier or a warp operation that others of "
                   "the block never reach");
-        release_barrier();
     }
 }
 
@@ -292,7 +356,26 @@ Votes barrier(bool predicate)
 {
     current->predicate = predicate;
     wait(State::AT_BARRIER);
-    return block_of_current->votes;
+    return block_of_current->votes();
+}
+
+void cluster_arrive()
+{
+    if (current->arrived)
+        current->broken_rule = "it arrives at the cluster's barrier twice";
+    current->arrived = true;
+}
+
+void cluster_wait()
+{
+    if (!current->arrived)
+        current->broken_rule = "it waits at the cluster's barrier without having arrived";
+    wait(State::AT_CLUSTER);
+}
+
+void *cluster_address(const void *address, unsigned rank)
+{
+    return block_of_current->elsewhere(address, rank);
 }
 
 const unsigned char *exchange(unsigned mask, const void *value, size_t bytes)
@@ -374,25 +457,28 @@ void fill_unwritten(void *memory, size_t bytes)
 }
 
 void launch(dim3 grid, dim3 block, uint64_t schedule, const std::function<void()> &kernel,
-            size_t dynamic_shared_bytes)
+            size_t dynamic_shared_bytes, unsigned ranks)
 {
-    const size_t threads = size_t(block.x) * block.y * block.z;
+    const size_t each = size_t(block.x) * block.y * block.z, threads = each * ranks;
     const unsigned blocks = grid.x * grid.y * grid.z;
 
-    if (threads == 0 || threads > MAXIMUM)
+    if (each == 0 || each > BLOCK_MAXIMUM)
         throw Fault("a block has 1 to 1024 threads");
+    if (ranks == 0 || threads > MAXIMUM || blocks % ranks != 0 ||
+        (ranks > 1 && each % WARP != 0))
+        throw Fault("a cluster has 1 to 8 blocks of whole warps, a grid whole clusters");
     Fibers fibers(threads);
     const DefaultArithmetic arithmetic;
     const std::vector<unsigned> order = order_of(static_cast<unsigned>(threads), schedule);
     counters.launches++;
-    counters.threads += threads * blocks;
+    counters.threads += each * blocks;
     if (watcher != nullptr)
         watcher->begin_launch();
-    for (unsigned i : order_of(blocks, schedule)) {
-        const uint3 at = { i % grid.x, i / grid.x % grid.y, i / (grid.x * grid.y) };
+    for (unsigned i : order_of(blocks / ranks, schedule)) {
         if (watcher != nullptr)
-            watcher->begin_block();
-        Block(at, grid, block, fibers.fibers, kernel, dynamic_shared_bytes).run(order);
+            watcher->begin_block(static_cast<unsigned>(each), ranks);
+        Block(i * ranks, grid, block, ranks, fibers.fibers, kernel, dynamic_shared_bytes)
+            .run(order);
     }
     fibers.finished = true;
     if (watcher != nullptr)

@@ -41,6 +41,12 @@ struct Votes {
 };
 Votes barrier(bool predicate = false);
 
+/* The two halves of a barrier of all thread blocks of a cluster. */
+void cluster_arrive();
+void cluster_wait();
+/* Where the cluster's block `rank` has what the calling block has at `address`, in shared memory. */
+void *cluster_address(const void *address, unsigned rank);
+
 /* Returns, once every thread of the mask has called, what each lane gave, 8 bytes apart. Valid
  * until the thread's next exchange. */
 const unsigned char *exchange(unsigned mask, const void *value, size_t bytes);
@@ -64,19 +70,22 @@ class Fault : public std::runtime_error
     using std::runtime_error::runtime_error;
 };
 
-/* schedule 0: threads and blocks in increasing order, 1: decreasing, others: shuffled. */
+/* schedule 0: threads and blocks in increasing order, 1: decreasing, others: shuffled. `ranks` blocks
+ * that follow each other are one cluster: they run together. */
 void launch(dim3 grid, dim3 block, uint64_t schedule, const std::function<void()> &kernel,
-            size_t dynamic_shared_bytes = 0);
+            size_t dynamic_shared_bytes = 0, unsigned ranks = 1);
 
-/* Is told what orders one access after another (races.h). Threads count within the block. */
+/* Is told what orders one access after another (races.h). Threads count within the block, or within
+ * the cluster, which counts as one block of `ranks` parts. */
 class Watcher
 {
   public:
     virtual ~Watcher() = default;
     virtual void begin_launch() = 0;
     virtual void end_launch() = 0;
-    virtual void begin_block() = 0;
-    virtual void barrier_passed() = 0;
+    virtual void begin_block(unsigned threads, unsigned ranks) = 0;
+    virtual void barrier_passed(unsigned rank) = 0;
+    virtual void cluster_barrier_passed() = 0;
     virtual void exchange_passed(unsigned first_thread, unsigned mask) = 0;
     virtual void shared_array(const void *array, size_t bytes) = 0;
     virtual void atomic(unsigned thread, const void *address, size_t bytes) = 0;

@@ -370,7 +370,8 @@ Options options_from(int argc, char **argv)
 std::vector<Case> all_cases()
 {
     std::vector<Case> all;
-    for (const auto &some : { regularizer_cases(), session_cases(), loss_cases() })
+    for (const auto &some : { regularizer_cases(), session_cases(), loss_cases(),
+                              logits_cases(), monitor_cases() })
         all.insert(all.end(), some.begin(), some.end());
     return all;
 }

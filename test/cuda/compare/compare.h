@@ -154,6 +154,8 @@ struct Case {
 std::vector<Case> regularizer_cases();
 std::vector<Case> session_cases(); /* graphs, streams, devices, ranks, states */
 std::vector<Case> loss_cases();
+std::vector<Case> logits_cases();
+std::vector<Case> monitor_cases(); /* and the probe */
 
 } // namespace compare
 

@@ -3,48 +3,10 @@
 #include <cstring>
 #include <memory>
 
-#include "compare.h"
+#include "losses.h"
 
 namespace compare
 {
-
-namespace
-{
-
-/* An array of floats on both sides. */
-class Floats
-{
-  public:
-    Floats(const Side &cpu, const Side &cuda, const std::vector<float> &values)
-        : cpu_(cpu, values.size() * sizeof(float), 4),
-          cuda_(cuda, values.size() * sizeof(float), 8)
-    {
-        Bytes bytes(values.size() * sizeof(float));
-        if (!values.empty())
-            std::memcpy(bytes.data(), values.data(), bytes.size());
-        cpu_.write(bytes);
-        cuda_.write(bytes);
-    }
-    float *on(const Side &side) const
-    {
-        return static_cast<float *>(side.is_cuda ? cuda_.data() : cpu_.data());
-    }
-    void require_same(const std::string &what) const
-    {
-        compare::require_same(cpu_.read(), cuda_.read(), GRADREG_TYPE_F32, what);
-    }
-
-  private:
-    Memory cpu_, cuda_;
-};
-
-struct Shape {
-    size_t sequences, length;
-    bool packed;
-    std::vector<int64_t> offsets;
-    std::vector<int32_t> group;
-    size_t tokens;
-};
 
 Shape shape_of(Random *random)
 {
@@ -101,7 +63,7 @@ gradreg_policy policy_of(Random *random, unsigned number)
     return p;
 }
 
-void require_same_metrics(const Side *sides[2], const Memory *memories[2],
+void require_same_metrics(const Side *const sides[2], const Memory *const memories[2],
                           const std::string &what)
 {
     const gradreg_policy_metrics empty = GRADREG_POLICY_METRICS_INIT;
@@ -129,6 +91,9 @@ void require_same_metrics(const Side *sides[2], const Memory *memories[2],
     }
     require_same_doubles(numbers_of[0], numbers_of[1], what);
 }
+
+namespace
+{
 
 void run_policy(unsigned number)
 {

@@ -98,7 +98,8 @@ enum cudaDeviceAttr {
     cudaDevAttrManagedMemory = 83,
     cudaDevAttrPageableMemoryAccess = 88,
     cudaDevAttrConcurrentManagedAccess = 89,
-    cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
+    cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
+    cudaDevAttrClusterLaunch = 120
 };
 
 enum cudaFuncAttribute {
@@ -234,13 +235,14 @@ struct Launch {
     const void *function; /* for its symbol's name */
     dim3 grid, block;
     size_t dynamic_shared_bytes;
+    unsigned ranks; /* thread blocks of a cluster */
     std::vector<std::vector<unsigned char>> arguments;
     void (*invoke)(const void *values); /* calls the kernel with them */
     std::shared_ptr<const void> values;
     size_t values_bytes;
 };
 
-void enqueue(Launch launch, cudaStream_t stream);
+cudaError_t enqueue(Launch launch, cudaStream_t stream);
 cudaError_t set_function_attribute(const void *function, cudaFuncAttribute attribute,
                                    int value);
 
@@ -264,8 +266,9 @@ template <class... Parameters> struct Values {
 };
 
 template <class... Parameters, class... Arguments>
-void launch(const char *name, void (*kernel)(Parameters...), dim3 grid, dim3 block,
-            size_t dynamic_shared_bytes, cudaStream_t stream, Arguments &&...arguments)
+cudaError_t launch(const char *name, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                   size_t dynamic_shared_bytes, unsigned ranks, cudaStream_t stream,
+                   Arguments &&...arguments)
 {
     using Kept = Values<Parameters...>;
     const std::shared_ptr<const Kept> kept =
@@ -275,20 +278,25 @@ void launch(const char *name, void (*kernel)(Parameters...), dim3 grid, dim3 blo
                    grid,
                    block,
                    dynamic_shared_bytes,
+                   ranks,
                    {},
                    Kept::invoke,
                    kept,
                    sizeof(Kept) };
     std::apply([&](const auto &...each) { (one.arguments.push_back(bytes_of(each)), ...); },
                kept->parameters);
-    enqueue(std::move(one), stream);
+    return enqueue(std::move(one), stream);
 }
 
 } // namespace emulated
 
-#define GR_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                        \
-    emulated::launch(#kernel, kernel, dim3(grid), dim3(block), (shared_bytes), (stream), \
+#define GR_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                           \
+    emulated::launch(#kernel, kernel, dim3(grid), dim3(block), (shared_bytes), 1, (stream), \
                      __VA_ARGS__)
+
+#define GR_LAUNCH_CLUSTERS(kernel, grid, ranks, block, shared_bytes, stream, ...)       \
+    emulated::launch(#kernel, kernel, dim3(grid), dim3(block), (shared_bytes), (ranks), \
+                     (stream), __VA_ARGS__)
 
 template <class... Parameters>
 cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribute attribute,

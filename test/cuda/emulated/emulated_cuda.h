@@ -7,6 +7,8 @@
  *                                       others: at random; threads and blocks are shuffled too
  *   GRADREG_EMULATED_DEVICES=N          default 2
  *   GRADREG_EMULATED_MULTIPROCESSORS=N  default 3
+ *   GRADREG_EMULATED_CLUSTERS=0         no clusters of thread blocks
+ *   GRADREG_EMULATED_SHARED=N           bytes of shared memory that a block can ask for
  *   GRADREG_EMULATED_PAGEABLE=1         kernels may touch any host memory
  *   GRADREG_EMULATED_PTX=FILE[:FILE]    every kernel runs a second time, from nvcc's output, and
  *                                       has to leave the same bytes
@@ -27,6 +29,9 @@ void emulated_cuda_set_schedule(uint64_t schedule);
 void emulated_cuda_set_devices(int count);
 void emulated_cuda_set_multiprocessors(int count);
 void emulated_cuda_set_pageable(int on);
+void emulated_cuda_set_clusters(int on);
+/* Bytes that a block can ask for. */
+void emulated_cuda_set_shared(size_t bytes);
 /* Bytes that cudaMalloc() may hand out; 0: no limit. */
 void emulated_cuda_set_memory(size_t bytes);
 

@@ -19,7 +19,6 @@ namespace
 
 enum : size_t {
     SHARED_BYTES = 48 * 1024,
-    SHARED_OPTIN_BYTES = 227 * 1024,
     ARGUMENT_BYTES = 32764 /* since CUDA 12.1 */
 };
 
@@ -36,7 +35,8 @@ cudaError_t check(const Launch &launch)
     const auto own = limits.find(launch.function);
     if (threads == 0 || threads > 1024 || launch.block.z > 64 || launch.grid.x == 0 ||
         launch.grid.x > 0x7fffffffu || launch.grid.y == 0 || launch.grid.y > 65535 ||
-        launch.grid.z == 0 || launch.grid.z > 65535 ||
+        launch.grid.z == 0 || launch.grid.z > 65535 || launch.ranks == 0 || launch.ranks > 8 ||
+        launch.grid.x % launch.ranks != 0 || (launch.ranks > 1 && !settings().clusters) ||
         launch.dynamic_shared_bytes > (own == limits.end() ? SHARED_BYTES : own->second))
         return cudaErrorInvalidConfiguration;
     size_t bytes = 0;
@@ -149,7 +149,8 @@ void compare_with_ptx(const Launch &launch, const Memory &before)
 
 void run(const Launch &launch)
 {
-    const bool with_ptx = !settings().ptx_files.empty();
+    /* The PTX machine knows no clusters. */
+    const bool with_ptx = !settings().ptx_files.empty() && launch.ranks == 1;
     const Memory before = with_ptx ? all_bytes() : Memory();
     emulator::watcher = settings().races ? races::watcher() : nullptr;
     counts.launches++;
@@ -157,7 +158,8 @@ void run(const Launch &launch)
         races::parameters(launch.values.get(), launch.values_bytes);
         emulator::launch(
             launch.grid, launch.block, settings().schedule,
-            [&launch] { launch.invoke(launch.values.get()); }, launch.dynamic_shared_bytes);
+            [&launch] { launch.invoke(launch.values.get()); }, launch.dynamic_shared_bytes,
+            launch.ranks);
     } catch (const emulator::Fault &broken) {
         fault(std::string(launch.name) + ": " + broken.what());
         return;
@@ -168,18 +170,18 @@ void run(const Launch &launch)
 
 } // namespace
 
-void enqueue(Launch launch, cudaStream_t stream)
+cudaError_t enqueue(Launch launch, cudaStream_t stream)
 {
     Call call("a launch");
     if (call.early() != cudaSuccess)
-        return;
+        return call.early();
     const std::shared_ptr<Stream> on = stream_of(stream);
     cudaError_t error = on == nullptr ? cudaErrorInvalidResourceHandle : check(launch);
     if (error == cudaSuccess && on->device != current_device)
         error = cudaErrorInvalidResourceHandle;
     if (error == cudaSuccess)
         error = add(on, [launch = std::move(launch)] { run(launch); });
-    call.end(error);
+    return call.end(error);
 }
 
 cudaError_t set_function_attribute(const void *function, cudaFuncAttribute attribute, int value)
@@ -188,7 +190,7 @@ cudaError_t set_function_attribute(const void *function, cudaFuncAttribute attri
     if (call.early() != cudaSuccess)
         return call.early();
     if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize) {
-        if (value < 0 || static_cast<size_t>(value) > SHARED_OPTIN_BYTES)
+        if (value < 0 || static_cast<size_t>(value) > settings().shared_bytes)
             return call.end(cudaErrorInvalidValue);
         dynamic_shared_limits()[function] = static_cast<size_t>(value);
     }

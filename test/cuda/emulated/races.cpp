@@ -18,15 +18,17 @@ namespace races
 namespace
 {
 
-enum { WARP = 32, THREADS = 1024 };
+enum { WARP = 32, THREADS = 8192, RANKS = 8 };
 /* Numbers of contexts: never written; by the runtime; from here on, by kernels. */
 enum : uint32_t { NOBODY = 0, RUNTIME = 1, FIRST = 2, ATOMIC = 0x80000000u };
 
 /* Where a thread stood between two things that order. */
 struct Context {
-    uint32_t block, thread, epoch; /* barriers of the block so far */
-    uint32_t clock;                /* warp operations of the thread so far */
-    uint64_t time;                 /* over the launch */
+    uint32_t block, thread; /* of a cluster: as if it were one block */
+    uint32_t epoch;         /* barriers of the block so far */
+    uint32_t cluster_epoch; /* and of the cluster */
+    uint32_t clock;         /* warp operations of the thread so far */
+    uint64_t time;          /* over the launch */
 };
 
 struct Byte {
@@ -55,7 +57,8 @@ Region *latest;
 std::vector<Context> contexts;
 uint32_t base = FIRST;
 Thread threads[THREADS];
-uint32_t block, epoch;
+uint32_t block, epochs[RANKS], cluster_epoch; /* by the rank in the cluster */
+uint32_t threads_now = THREADS, each_now = THREADS;
 uint64_t now, barrier_time;
 Known block_known;
 std::map<uintptr_t, Known> released_at; /* atomics */
@@ -101,7 +104,8 @@ uint32_t context_of(unsigned number)
     Thread &thread = threads[number];
     if (thread.context == NOBODY) {
         thread.context = base + static_cast<uint32_t>(contexts.size());
-        contexts.push_back({ block, number, epoch, thread.clock, now });
+        contexts.push_back(
+            { block, number, epochs[number / each_now], cluster_epoch, thread.clock, now });
     }
     return thread.context;
 }
@@ -123,7 +127,9 @@ bool is_ordered(uint32_t id, unsigned number)
     if (before.block != block)
         return was_published(block_known, before) ||
                was_published(threads[number].known, before);
-    return before.thread == number || before.epoch < epoch ||
+    const uint32_t rank = number / each_now;
+    return before.thread == number || before.cluster_epoch < cluster_epoch ||
+           (before.thread / each_now == rank && before.epoch < epochs[rank]) ||
            (before.thread / WARP == number / WARP &&
             threads[number].seen[before.thread % WARP] > before.clock);
 }
@@ -237,27 +243,30 @@ class Checker : public emulator::Watcher
         forget_shared();
     }
 
-    void begin_block() override
+    void begin_block(unsigned each, unsigned ranks) override
     {
         forget_shared();
         block++;
-        epoch = 0;
+        std::fill(epochs, epochs + RANKS, 0);
+        cluster_epoch = 0;
         barrier_time = 0;
         block_known.clear();
-        for (Thread &thread : threads)
-            thread = Thread();
+        each_now = each;
+        threads_now = each * ranks;
+        std::fill(threads, threads + threads_now, Thread());
         now++;
     }
 
-    void barrier_passed() override
+    void barrier_passed(unsigned rank) override
     {
-        barrier_time = now++;
-        epoch++;
-        for (Thread &thread : threads) {
-            thread.context = NOBODY;
-            merge(&block_known, thread.known);
-            thread.known.clear();
-        }
+        epochs[rank]++;
+        pass(rank * each_now, (rank + 1) * each_now);
+    }
+
+    void cluster_barrier_passed() override
+    {
+        cluster_epoch++;
+        pass(0, threads_now);
     }
 
     void exchange_passed(unsigned first, unsigned mask) override
@@ -287,9 +296,9 @@ class Checker : public emulator::Watcher
     {
         Thread &thread = threads[number];
         Known &there = released_at[reinterpret_cast<uintptr_t>(address)];
-        Published mine(THREADS);
+        Published mine(threads_now);
         const bool fenced_since = thread.fence_time > barrier_time;
-        for (unsigned i = 0; i < THREADS; i++) {
+        for (unsigned i = 0; i < threads_now; i++) {
             const uint64_t own = threads[i].fence_time;
             mine[i] = i == number || own <= barrier_time ? own : 0;
             if (fenced_since)
@@ -310,6 +319,16 @@ class Checker : public emulator::Watcher
     }
 
   private:
+    static void pass(unsigned first, unsigned end)
+    {
+        barrier_time = now++;
+        for (unsigned i = first; i < end; i++) {
+            threads[i].context = NOBODY;
+            merge(&block_known, threads[i].known);
+            threads[i].known.clear();
+        }
+    }
+
     static void forget_shared()
     {
         for (auto at = regions.begin(); at != regions.end();)

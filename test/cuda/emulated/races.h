@@ -7,7 +7,8 @@
  * in which threads happened to run.
  *
  * Two accesses to a byte, one of them a write, not both atomic, are ordered if one thread makes
- * both; within a block, if there is a barrier in between, or a warp operation of both; across
+ * both; within a block, if there is a barrier in between, or a warp operation of both; within a
+ * cluster, if there is a barrier of the cluster in between; across
  * blocks of a launch, if what comes first was published (a fence, then an atomic operation) and the
  * second's block has read that atomic since. Launches are ordered by their streams. */
 #ifndef GRADREG_TEST_CUDA_RACES_H

@@ -173,7 +173,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
     properties->uuid.bytes[0] = static_cast<char>(device + 1);
     properties->totalGlobalMem = TOTAL_MEMORY;
     properties->sharedMemPerBlock = 48 * 1024;
-    properties->sharedMemPerBlockOptin = 227 * 1024;
+    properties->sharedMemPerBlockOptin = settings().shared_bytes;
     properties->warpSize = 32;
     properties->maxThreadsPerBlock = 1024;
     properties->major = 9;
@@ -192,7 +192,10 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
     switch (attribute) {
     case cudaDevAttrMaxThreadsPerBlock: *value = 1024; break;
     case cudaDevAttrMaxSharedMemoryPerBlock: *value = 48 * 1024; break;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = 227 * 1024; break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+        *value = static_cast<int>(settings().shared_bytes);
+        break;
+    case cudaDevAttrClusterLaunch: *value = settings().clusters; break;
     case cudaDevAttrWarpSize: *value = 32; break;
     case cudaDevAttrMultiProcessorCount: *value = settings().multiprocessors; break;
     case cudaDevAttrL2CacheSize: *value = 1 << 20; break;

@@ -58,6 +58,9 @@ Settings from_environment()
     s.schedule = number_from("GRADREG_EMULATED_SCHEDULE", s.schedule);
     s.devices = static_cast<int>(number_from("GRADREG_EMULATED_DEVICES", 2));
     s.multiprocessors = static_cast<int>(number_from("GRADREG_EMULATED_MULTIPROCESSORS", 3));
+    s.clusters = number_from("GRADREG_EMULATED_CLUSTERS", 1) != 0;
+    s.shared_bytes =
+        static_cast<size_t>(number_from("GRADREG_EMULATED_SHARED", s.shared_bytes));
     s.pageable = number_from("GRADREG_EMULATED_PAGEABLE", 0) != 0;
     s.races = number_from("GRADREG_EMULATED_RACES", 0) != 0;
     s.report = number_from("GRADREG_EMULATED_REPORT", 0) != 0;
@@ -147,6 +150,16 @@ void emulated_cuda_set_multiprocessors(int count)
 void emulated_cuda_set_pageable(int on)
 {
     settings().pageable = on != 0;
+}
+
+void emulated_cuda_set_clusters(int on)
+{
+    settings().clusters = on != 0;
+}
+
+void emulated_cuda_set_shared(size_t bytes)
+{
+    settings().shared_bytes = bytes;
 }
 
 void emulated_cuda_set_memory(size_t bytes)

@@ -1,0 +1,295 @@
+/* logits.cpp - log-probs from logits, their gradient, and losses straight from logits. */
+#include <cmath>
+#include <cstring>
+
+#include "losses.h"
+
+namespace compare
+{
+
+namespace
+{
+
+/* Devices on which a row is held by one thread block, by several, or read twice. */
+class Chip
+{
+  public:
+    explicit Chip(unsigned number)
+    {
+#ifdef GR_CUDA_EMULATED
+        static const size_t bytes[] = { 227 << 10, 48 << 10, 48 << 10, 20 << 10 };
+        emulated_cuda_set_shared(bytes[number % 4]);
+        emulated_cuda_set_clusters(number % 4 != 1);
+#else
+        (void)number;
+#endif
+    }
+    ~Chip()
+    {
+#ifdef GR_CUDA_EMULATED
+        emulated_cuda_set_shared(227 << 10);
+        emulated_cuda_set_clusters(1);
+#endif
+    }
+};
+
+struct Rows {
+    gradreg_logits_params params;
+    size_t stride, size;
+};
+
+Rows rows_of(Random *random, size_t rows, unsigned number)
+{
+    static const size_t vocabularies[] = { 1, 2, 33, 128, 700, 4096, 4097, 5000, 12289, 30000 };
+    const gradreg_logits_params defaults = GRADREG_LOGITS_PARAMS_INIT;
+    Rows r;
+    r.params = defaults;
+    r.params.type = GRADREG_TYPE_F32 + static_cast<int32_t>(number % 3);
+    r.params.rows = rows;
+    r.params.vocabulary = rows > 40 ? 1 + random->below(40) : random->pick(vocabularies);
+    if (rows > 8 && r.params.vocabulary > 5000)
+        r.params.vocabulary = 1 + random->below(5000);
+    r.stride = r.params.vocabulary + 8 * random->below(2) + random->below(2);
+    r.params.row_stride = r.stride;
+    r.params.temperature = random->below(2) == 0 ? 1.0f : 0.7f;
+    r.size = rows == 0 ? 0 : (rows - 1) * r.stride + r.params.vocabulary;
+    return r;
+}
+
+/* Some rows have no distribution, some nearly one token. */
+Bytes logits_of(Random *random, const Rows &r, bool edges)
+{
+    const gradreg_type type = r.params.type;
+    Bytes bytes(r.size * type_bytes(type));
+    for (size_t i = 0; i < r.size; i++)
+        put(&bytes, type, i, bits_of(4 * random->unit(), type));
+    for (size_t row = 0; row < r.params.rows; row++) {
+        const size_t begin = row * r.stride;
+        const size_t at = begin + random->below(static_cast<uint32_t>(r.params.vocabulary));
+        switch (random->below(edges ? 12 : 24)) {
+        case 0: put(&bytes, type, at, bits_of(60, type)); break;
+        case 1: put(&bytes, type, at, bits_of(static_cast<double>(-INFINITY), type)); break;
+        case 2:
+            if (edges)
+                put(&bytes, type, at, bits_of(static_cast<double>(NAN), type));
+            break;
+        case 3:
+            if (edges)
+                put(&bytes, type, at, bits_of(static_cast<double>(INFINITY), type));
+            break;
+        case 4:
+            for (size_t i = 0; edges && i < r.params.vocabulary; i++)
+                put(&bytes, type, begin + i, bits_of(static_cast<double>(-INFINITY), type));
+            break;
+        default: break;
+        }
+    }
+    return bytes;
+}
+
+std::vector<int32_t> targets_of(Random *random, const Rows &r, bool padding)
+{
+    std::vector<int32_t> targets(r.params.rows);
+    for (int32_t &one : targets)
+        one = padding && random->below(6) == 0
+                  ? -1
+                  : static_cast<int32_t>(
+                        random->below(static_cast<uint32_t>(r.params.vocabulary)));
+    return targets;
+}
+
+/* ---- log-probs ------------------------------------------------------------------------------ */
+
+void run_logprobs(unsigned number)
+{
+    static const size_t counts[] = { 0, 1, 3, 7, 60 };
+    Random random(number + 20000);
+    const Rows r = rows_of(&random, random.pick(counts), number);
+    const size_t n = r.params.rows;
+    const bool edges = random.below(2) == 0, in_place = random.below(3) == 0;
+    const Side cpu(GRADREG_BACKEND_CPU), cuda(GRADREG_BACKEND_CUDA);
+    const Array logits(cpu, cuda, r.params.type, logits_of(&random, r, edges),
+                       random.below(2) * 8 + random.below(2));
+    const Array dlogits(cpu, cuda, r.params.type,
+                        Bytes(r.size * type_bytes(r.params.type), 0x3c));
+    const Numbers<int32_t> targets(cpu, cuda, targets_of(&random, r, true));
+    const Floats logp(cpu, cuda, std::vector<float>(n, 7.0f));
+    const Floats entropy(cpu, cuda, std::vector<float>(n, 7.0f));
+    const Floats sums(cpu, cuda, std::vector<float>(n, 7.0f));
+    std::vector<float> weights = numbers(&random, n, 0, 1, false);
+    for (float &x : weights)
+        x = random.below(5) == 0 ? 0.0f : x;
+    const Floats dlogp(cpu, cuda, weights);
+    const Floats dentropy(cpu, cuda, numbers(&random, n, 0, 0.1, false));
+    const bool with_entropy = random.below(2) == 0;
+    for (const Side *side : { &cpu, &cuda }) {
+        const Quiet quiet("log-probs");
+        CALL(gradreg_logprobs_forward(
+            side->context, logp.on(*side), with_entropy ? entropy.on(*side) : nullptr,
+            sums.on(*side), logits.on(*side), targets.on(*side), &r.params));
+        CALL(gradreg_logprobs_backward(
+            side->context, in_place ? logits.on(*side) : dlogits.on(*side), logits.on(*side),
+            targets.on(*side), sums.on(*side), with_entropy ? entropy.on(*side) : nullptr,
+            dlogp.on(*side), with_entropy ? dentropy.on(*side) : nullptr, &r.params));
+    }
+    logp.require_same("logp");
+    entropy.require_same("entropy");
+    sums.require_same("log_sum_exp");
+    dlogits.require_same("dlogits");
+    logits.require_same("logits");
+}
+
+/* ---- losses --------------------------------------------------------------------------------- */
+
+/* Most of them can be taken token by token. */
+gradreg_policy token_policy(Random *random, unsigned number)
+{
+    gradreg_policy p = policy_of(random, number);
+    if (random->below(8) == 0)
+        return p;
+    p.ratio_level = GRADREG_RATIO_TOKEN;
+    if (p.surrogate == GRADREG_SURROGATE_GEOMETRIC_MEAN)
+        p.surrogate = GRADREG_SURROGATE_CLIPPED;
+    p.off_policy_threshold = 0.0;
+    return p;
+}
+
+struct Loss {
+    Random random;
+    Chip chip;
+    Side cpu, cuda;
+    Shape shape;
+    gradreg_policy policy;
+    Rows rows;
+    bool edges, in_place, captured, on_policy;
+
+    explicit Loss(unsigned number)
+        : random(number + 30000), chip(number), cpu(GRADREG_BACKEND_CPU),
+          cuda(GRADREG_BACKEND_CUDA), shape(shape_of(&random)),
+          policy(token_policy(&random, number)), rows(rows_of(&random, shape.tokens, number)),
+          edges(random.below(2) == 0), in_place(random.below(2) == 0),
+          captured(random.below(4) == 0), on_policy(random.below(5) == 0)
+    {
+    }
+};
+
+/* A call on a stream that is captured runs when the graph does. */
+template <class Function> gradreg_status call_captured(const Side &side, Function call)
+{
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t exec = nullptr;
+    side.wait();
+    CUDA(cudaStreamBeginCapture(side.stream, cudaStreamCaptureModeThreadLocal));
+    const gradreg_status status = call();
+    CUDA(cudaStreamEndCapture(side.stream, &graph));
+    if (status == GRADREG_OK) {
+        CUDA(cudaGraphInstantiate(&exec, graph, 0));
+        CUDA(cudaGraphLaunch(exec, side.stream));
+        CUDA(cudaGraphExecDestroy(exec));
+    }
+    CUDA(cudaGraphDestroy(graph));
+    return status;
+}
+
+void run_policy_logits(unsigned number)
+{
+    Loss l(number);
+    Random &random = l.random;
+    const Side &cpu = l.cpu, &cuda = l.cuda;
+    const Rows &r = l.rows;
+    const size_t n = r.params.rows, size = type_bytes(r.params.type);
+    const Bytes read = logits_of(&random, r, l.edges);
+    Bytes mask(n), host_read = read;
+    for (unsigned char &one : mask)
+        one = random.below(5) != 0;
+    std::vector<int32_t> host_targets = targets_of(&random, r, l.edges);
+    std::vector<int32_t> device_targets = host_targets;
+    /* The CPU refuses a target that is none. On the GPU its row is one without a distribution. */
+    for (size_t i = 0; !l.in_place && i < n; i++)
+        if (l.edges && r.params.vocabulary > 1 && random.below(10) == 0) {
+            device_targets[i] =
+                random.below(2) == 0 ? -7 : static_cast<int32_t>(r.params.vocabulary);
+            host_targets[i] = 0;
+            put(&host_read, r.params.type, i * r.stride + 1,
+                bits_of(static_cast<double>(NAN), r.params.type));
+        }
+    const Array logits(cpu, cuda, r.params.type, host_read, read,
+                       random.below(2) * 8 + random.below(2));
+    const Array dlogits(cpu, cuda, r.params.type, Bytes(r.size * size, 0x3c));
+    const Array targets(cpu, cuda, GRADREG_TYPE_F32, bytes_of_vector(host_targets),
+                        bytes_of_vector(device_targets));
+    const Floats logp(cpu, cuda, std::vector<float>(n, 7.0f));
+    const Floats entropy(cpu, cuda, std::vector<float>(n, 7.0f));
+    const Floats old(cpu, cuda, numbers(&random, n, -4, 1.5, false));
+    const Floats ref(cpu, cuda, numbers(&random, n, -4, 1.5, l.edges));
+    const Floats rollout(cpu, cuda, numbers(&random, n, -4, 1.5, false));
+    const Floats weight(cpu, cuda, numbers(&random, n, 1, 0.5, false));
+    const Floats advantages(cpu, cuda, numbers(&random, l.shape.sequences, 0, 1, false));
+    Memory host_mask(cpu, n, 1), device_mask(cuda, n, 3);
+    host_mask.write(mask);
+    device_mask.write(mask);
+    Memory host_metrics(cpu, sizeof(gradreg_policy_metrics), 0);
+    Memory device_metrics(cuda, sizeof(gradreg_policy_metrics), 0);
+    const gradreg_policy_metrics empty = GRADREG_POLICY_METRICS_INIT;
+    Bytes start(sizeof(empty));
+    std::memcpy(start.data(), &empty, sizeof(empty));
+    host_metrics.write(start);
+    device_metrics.write(start);
+    size_t scratch = 0;
+    CALL(gradreg_policy_logits_scratch_bytes(&scratch, l.shape.sequences, &r.params));
+    CALL(gradreg_context_reserve(cuda.context, scratch));
+    const bool with_numbers = random.below(3) != 0;
+
+    const auto call = [&](const Side &side) {
+        const gradreg_policy_batch nothing = GRADREG_POLICY_BATCH_INIT;
+        gradreg_policy_batch b = nothing;
+        b.sequences = l.shape.sequences;
+        b.length = l.shape.length;
+        b.row_offsets = l.shape.packed ? l.shape.offsets.data() : nullptr;
+        b.old_logp = l.on_policy ? nullptr : old.on(side);
+        b.ref_logp = ref.on(side);
+        b.rollout_logp = rollout.on(side);
+        b.token_weight = number % 3 == 0 ? weight.on(side) : nullptr;
+        b.mask =
+            static_cast<const uint8_t *>(side.is_cuda ? device_mask.data() : host_mask.data());
+        b.advantages = advantages.on(side);
+        b.group = l.shape.group.data();
+        gradreg_policy_metrics *const metrics = static_cast<gradreg_policy_metrics *>(
+            side.is_cuda ? device_metrics.data() : host_metrics.data());
+        const Quiet quiet("gradreg_policy_logits");
+        return gradreg_policy_logits(
+            side.context, metrics, l.in_place ? logits.on(side) : dlogits.on(side),
+            with_numbers ? logp.on(side) : nullptr, with_numbers ? entropy.on(side) : nullptr,
+            logits.on(side), static_cast<const int32_t *>(targets.on(side)), &b, &l.policy,
+            &r.params);
+    };
+    const gradreg_status want = call(cpu);
+    const std::string sentence = want == GRADREG_OK ? "" : gradreg_last_error();
+    const gradreg_status got =
+        l.captured ? call_captured(cuda, [&] { return call(cuda); }) : call(cuda);
+    require(want == got, std::string("the loss gives ") + gradreg_status_name(got) + " (" +
+                             gradreg_last_error() + "), on the CPU " +
+                             gradreg_status_name(want) + " (" + sentence + ")");
+    if (want != GRADREG_OK) {
+        refused_cases++;
+        return;
+    }
+    logp.require_same("logp");
+    entropy.require_same("entropy");
+    dlogits.require_same("dlogits");
+    if (l.in_place)
+        logits.require_same("logits");
+    const Side *const sides[2] = { &cpu, &cuda };
+    const Memory *const memories[2] = { &host_metrics, &device_metrics };
+    require_same_metrics(sides, memories, "metrics");
+}
+
+} // namespace
+
+std::vector<Case> logits_cases()
+{
+    return { { "logprobs", run_logprobs, 300, 30 },
+             { "policy-logits", run_policy_logits, 600, 60 } };
+}
+
+} // namespace compare

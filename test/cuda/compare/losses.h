@@ -1,0 +1,93 @@
+/* losses.h - inputs of losses, drawn at random, and arrays that both sides have.
+ *
+ * In: a number's random draws. Out: shapes, policies, floats; comparisons of what came of them. */
+#ifndef GRADREG_TEST_CUDA_LOSSES_H
+#define GRADREG_TEST_CUDA_LOSSES_H
+
+#include <cstring>
+
+#include "compare.h"
+
+namespace compare
+{
+
+/* An array on both sides, at other places within 16 bytes. */
+class Array
+{
+  public:
+    Array(const Side &cpu, const Side &cuda, gradreg_type type, const Bytes &cpu_bytes,
+          const Bytes &cuda_bytes, size_t off = 1)
+        : type_(type), cpu_(cpu, cpu_bytes.size(), type_bytes(type) * off),
+          cuda_(cuda, cuda_bytes.size(), type_bytes(type) * off)
+    {
+        cpu_.write(cpu_bytes);
+        cuda_.write(cuda_bytes);
+    }
+    Array(const Side &cpu, const Side &cuda, gradreg_type type, const Bytes &bytes,
+          size_t off = 1)
+        : Array(cpu, cuda, type, bytes, bytes, off)
+    {
+    }
+    void *on(const Side &side) const
+    {
+        return side.is_cuda ? cuda_.data() : cpu_.data();
+    }
+    void require_same(const std::string &what) const
+    {
+        compare::require_same(cpu_.read(), cuda_.read(), type_, what);
+    }
+    Bytes read(bool cuda) const
+    {
+        return cuda ? cuda_.read() : cpu_.read();
+    }
+    gradreg_type type() const
+    {
+        return type_;
+    }
+
+  private:
+    gradreg_type type_;
+    Memory cpu_, cuda_;
+};
+
+/* An array of numbers on both sides. */
+template <class T> Bytes bytes_of_vector(const std::vector<T> &values)
+{
+    Bytes bytes(values.size() * sizeof(T));
+    if (!values.empty())
+        std::memcpy(bytes.data(), values.data(), bytes.size());
+    return bytes;
+}
+
+template <class T> class Numbers : public Array
+{
+  public:
+    Numbers(const Side &cpu, const Side &cuda, const std::vector<T> &values)
+        : Array(cpu, cuda, GRADREG_TYPE_F32, bytes_of_vector(values))
+    {
+    }
+    T *on(const Side &side) const
+    {
+        return static_cast<T *>(Array::on(side));
+    }
+};
+using Floats = Numbers<float>;
+
+struct Shape {
+    size_t sequences, length;
+    bool packed;
+    std::vector<int64_t> offsets;
+    std::vector<int32_t> group;
+    size_t tokens;
+};
+
+Shape shape_of(Random *random);
+std::vector<float> numbers(Random *random, size_t n, double middle, double width, bool edges);
+gradreg_policy policy_of(Random *random, unsigned number);
+/* The metrics in both memories, read through the library. */
+void require_same_metrics(const Side *const sides[2], const Memory *const memories[2],
+                          const std::string &what);
+
+} // namespace compare
+
+#endif
