@@ -298,7 +298,7 @@ GR_DEVICE void gr_visit_on_chip(const gr_visit &v, gr_chip_memory *m, size_t i, 
 }
 
 template <int TYPE>
-__global__ void __launch_bounds__(CHIP_THREADS)
+__global__ void __launch_bounds__(CHIP_THREADS, 1)
     gradreg_cuda_k_policy_logits_on_chip(const gr_visit visit)
 {
     GR_SHARED(gr_chip_memory, memory, 1);
