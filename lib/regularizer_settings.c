@@ -165,7 +165,11 @@ gradreg_status gradreg_regularizer_observe_layers(gradreg_regularizer *reg,
 static gradreg_status observe_losses(gradreg_regularizer *reg, void *task)
 {
     const gr_decision_input *input = task;
+    const gr_pointer first = { "", "first", input->losses[0], -1 };
+    const gr_pointer second = { "", "second", input->losses[1], -1 };
     GR_TRY(gradreg_i_regularizer_expect(reg, GR_STATE_IDLE, GR_STATE_IDLE));
+    GR_TRY(gradreg_i_check_place(reg->context, &first));
+    GR_TRY(gradreg_i_check_place(reg->context, &second));
     if (!reg->losses_expected)
         return GR_FAIL(GRADREG_ERROR_STATE,
                        "no step with a second pass has just been combined");

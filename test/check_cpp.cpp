@@ -97,6 +97,18 @@ void release(void *, void *, size_t, gradreg_memory)
 {
 }
 
+START_TEST(without_a_module_the_cuda_backend_is_refused)
+{
+    setenv("GRADREG_CUDA_MODULE", "/nonexistent/libgradreg-cuda.so", 1);
+    gradreg_context_params p = GRADREG_CONTEXT_PARAMS_INIT;
+    p.backend = GRADREG_BACKEND_CUDA;
+    const std::string said = thrown<gradreg::usage_error>(GRADREG_ERROR_UNSUPPORTED,
+                                                          [&] { gradreg::context refused(p); });
+    ck_assert_has(said, "gradreg_context_create");
+    ck_assert_has(said, "/nonexistent/libgradreg-cuda.so");
+}
+END_TEST
+
 START_TEST(the_class_of_an_exception_says_what_to_do)
 {
     gradreg_context_params p = GRADREG_CONTEXT_PARAMS_INIT;
@@ -881,6 +893,7 @@ int main()
     Suite *suite = suite_create("cpp");
     TCase *all = tcase_create("cpp");
     tcase_add_test(all, a_failure_carries_the_librarys_sentence);
+    tcase_add_test(all, without_a_module_the_cuda_backend_is_refused);
     tcase_add_test(all, the_class_of_an_exception_says_what_to_do);
     tcase_add_test(all, handles_move_and_what_was_moved_from_is_refused);
     tcase_add_test(all, a_regularizer_keeps_its_context_open);

@@ -69,6 +69,10 @@ def main():
         "CARGO_TARGET_DIR": str(folder / "target"),
         "CARGO_NET_OFFLINE": "true",
     })
+    emulated = (Path(build) / "test" / "cuda").resolve()
+    module, runtime = emulated / "libgradreg-cuda-emulated.so", emulated / "libemulated_cudart.so"
+    if module.exists():
+        environment.update({"GRADREG_TEST_CUDA_MODULE": str(module), "GRADREG_TEST_CUDART": str(runtime)})
     manifest = ["--offline", "--locked", "--manifest-path", Path(root) / "examples/rust/Cargo.toml"]
     run([cargo, "test", *manifest], env=environment)
     run([folder / "target/debug/examples/bandit"], env=environment)

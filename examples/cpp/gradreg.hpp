@@ -467,6 +467,13 @@ class regularizer
         call(&gradreg_regularizer_cancel, b);
     }
 
+    /** Whether what it works on is the host's memory: a context of the CPU. */
+    bool on_host() const
+    {
+        struct gradreg_context_info out = GRADREG_CONTEXT_INFO_INIT;
+        check(gradreg_context_info(context_ ? context_->handle : nullptr, &out));
+        return out.backend == GRADREG_BACKEND_CPU;
+    }
     /** Backward passes wanted beyond the first: 0, 1 or 2. */
     int extra_passes() const
     {
@@ -664,7 +671,8 @@ class step
 
 /** A whole step. `backward` fills the gradients at the weights as they are then and returns the
  *  loss; it is called once and then as often as the regularizer wants, each time for the same
- *  function: same batch, same old log-probs. Host memory for the losses. Returns the first loss. */
+ *  function: same batch, same old log-probs. On a device the losses are not observed, since they are
+ *  numbers of the host: call observe_losses() with its memory. Returns the first loss. */
 template <class Backward> float regularize(regularizer &r, buffers &b, Backward &&backward)
 {
     step open(r, b);
@@ -683,7 +691,7 @@ template <class Backward> float regularize(regularizer &r, buffers &b, Backward 
         backward();
     }
     open.combine();
-    if (passes > 0)
+    if (passes > 0 && r.on_host())
         r.observe_losses(&first, &second);
     return first;
 }

@@ -64,7 +64,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-pub(crate) fn check(status: sys::gradreg_status) -> Result<()> {
+/// The failure that a status of a call through [`sys`] is, with the sentence that this thread has of it.
+pub fn check(status: sys::gradreg_status) -> Result<()> {
     if status == sys::GRADREG_OK {
         return Ok(());
     }

@@ -20,7 +20,7 @@
 //!   with goes on after the call, a log that panics is ignored.
 //!
 //! This crate opens contexts of the CPU, whose buffers are slices. Device memory is not a slice: use
-//! [`sys`] for it.
+//! [`sys`] for it, and [`check`] for what its calls return (`tests/device.rs` takes a step that way).
 //!
 //! Two threads on one handle do not compile:
 //!
@@ -52,7 +52,7 @@ mod table;
 
 pub use buffers::{Bf16, Buffers, Element, F16, Tensor};
 pub use context::{Context, ContextOptions};
-pub use error::{Error, Kind, Result};
+pub use error::{check, Error, Kind, Result};
 pub use logits::{
     linear_logprobs_backward, linear_logprobs_forward, logprobs_backward, logprobs_forward,
     policy_logits, LinearShape, LogProbs, LogitsShape,
