@@ -157,7 +157,7 @@ def render(header):
         out += ["", "", f"class {name}(c.Structure):"]
         pairs = [f'("{field}", {kind})' for field, _, kind in fields]
         out += [wrapped("    _fields_ = [", pairs, "]")]
-    out += ["", "", "# Fields that are enumerations.", "FIELD_ENUMS = {"]
+    out += ["", "", "# Fields that are enumerations.", "FIELD_ENUMS: dict[str, dict[str, type[enum.IntEnum]]] = {"]
     of_alias = {alias: name for alias, name, _, _ in classes if alias}
     for name, fields in header.structs:
         pairs = [f'"{field}": {of_alias[base]}' for field, base, kind in fields

@@ -20,5 +20,18 @@ from .token_logprobs import (LogProbs, PolicyLogits, linear_logprobs, linear_log
 from .probe import (Probe, ProbeLayer, distinct_ngrams, js_divergence, moving_average, weight_delta)
 from .regularizer import Adaptive, Noise, Regularizer, Terms, workspace_bytes
 
-__all__ = [name for name in dir() if not name.startswith("_")]
+__all__ = [
+    "Adaptive", "Aggregation", "ArrayTypeError", "Backend", "Baseline", "BlasError",
+    "CommunicationError", "Context", "ContextInfo", "Curve", "Decay", "Depth", "DeviceError",
+    "Difference", "Direction", "Error", "FirstGradient", "Flag", "InvalidArgumentError", "Kl",
+    "LAYER_NONE", "LAYER_STACKED", "LogLevel", "LogProbs", "Noise", "NoiseRule", "NonFinite",
+    "NonFiniteError", "OutOfMemoryError", "Output", "Penalty", "Placement", "Policy", "PolicyLogits",
+    "PolicyLoss", "PolicyMetrics", "Probe", "ProbeLayer", "RatioLevel", "Regularizer", "Restore",
+    "Role", "RolloutMode", "Rounding", "Scale", "Schedule", "SecondGradient", "SecondPass", "Segment",
+    "SegmentFlag", "Singleton", "StateError", "Step", "Surrogate", "Terms", "Type", "UnsupportedError",
+    "Warmup", "advantages", "backend_available", "classify", "default_context", "distinct_ngrams",
+    "flat_table", "js_divergence", "linear_logprobs", "linear_logprobs_backward", "logprobs",
+    "logprobs_backward", "moving_average", "policy_logits", "policy_loss", "version", "weight_delta",
+    "workspace_bytes",
+]
 __version__ = "0.1.0"

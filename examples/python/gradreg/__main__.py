@@ -43,7 +43,7 @@ def main() -> None:
     else:
         for name in options.names:
             layer, role = classify(name)
-            print(f"{name}  layer {layer}  {role.name.lower()}")
+            print(f"{name}  layer {layer}  {str(role.name).lower()}")
 
 
 if __name__ == "__main__":

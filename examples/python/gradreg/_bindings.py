@@ -494,7 +494,7 @@ class gradreg_probe_layer(c.Structure):
 
 
 # Fields that are enumerations.
-FIELD_ENUMS = {
+FIELD_ENUMS: dict[str, dict[str, type[enum.IntEnum]]] = {
     "gradreg_log": {"level": LogLevel},
     "gradreg_context_params": {"backend": Backend},
     "gradreg_context_info": {"backend": Backend},

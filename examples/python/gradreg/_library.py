@@ -28,7 +28,7 @@ class Library:
                 self.missing.append(name)
                 continue
             function.restype, function.argtypes = result, arguments
-        self.version = self.handle.gradreg_version().decode()
+        self.version: str = self.handle.gradreg_version().decode()
         if int(self.version.split(".", maxsplit=1)[0]) != b.HEADER_VERSION[0]:
             raise ImportError(f"{path} is version {self.version}, this package is made for "
                               f"{'.'.join(map(str, b.HEADER_VERSION))}")
@@ -65,7 +65,8 @@ def library() -> Library:
 
 
 def last_error() -> str:
-    return library().function("gradreg_last_error")().decode("utf-8", "replace")
+    sentence: bytes = library().function("gradreg_last_error")()
+    return sentence.decode("utf-8", "replace")
 
 
 def error_of(status: int) -> Error:

@@ -13,11 +13,11 @@ TYPE_NAMES = {"float32": b.Type.F32, "f32": b.Type.F32, "bfloat16": b.Type.BF16,
               "bf16": b.Type.BF16, "float16": b.Type.F16, "f16": b.Type.F16, "half": b.Type.F16}
 
 
-def as_enum(kind: TypeOf[enum.IntEnum], value: Any, where: str) -> int:
+def as_enum(kind: TypeOf[Union[enum.IntEnum, enum.IntFlag]], value: Any, where: str) -> int:
     """A member of kind from itself, its name in any case, or its number (0: the default)."""
     if isinstance(value, str):
         if value.upper() in kind.__members__:
-            return int(kind[value.upper()])
+            return int(kind[value.upper()].value)
         known = ", ".join(repr(name.lower()) for name in kind.__members__)
         raise InvalidArgumentError(f"{where}: {value!r} is not one of {known}")
     if isinstance(value, int):

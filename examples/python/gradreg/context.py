@@ -54,7 +54,7 @@ class Context:
         handle = ctypes.c_void_p()
         call("context_create", ctypes.byref(handle), ctypes.byref(params))
         self._handle: Optional[int] = handle.value
-        self._finalizer = weakref.finalize(self, _destroy, "context", handle.value, self._log)
+        self._finalizer = weakref.finalize(self, _destroy, "context", self._handle, self._log)
         info = self.info
         self.device: str = "cpu" if info.backend == b.Backend.CPU else f"cuda:{info.device}"
 
@@ -62,7 +62,8 @@ class Context:
     def _log_callback(log: LogCallback) -> Any:
         def receive(_user: Any, level: int, message: bytes) -> None:
             log(b.LogLevel(level), message.decode("utf-8", "replace"))
-        return dict(b.gradreg_log._fields_)["function"](receive)
+        fields: Any = b.gradreg_log._fields_
+        return dict(fields)["function"](receive)
 
     @property
     def handle(self) -> int:
@@ -115,7 +116,7 @@ class Context:
         return f"<gradreg.Context {self.device} {info.vector_path or info.device_name}>"
 
 
-def _destroy(kind: str, handle: int, *_kept: Any) -> None:
+def _destroy(kind: str, handle: Optional[int], *_kept: Any) -> None:
     """What the garbage collector calls; a failure has nobody to hear it."""
     library().function(f"gradreg_{kind}_destroy")(handle)
 

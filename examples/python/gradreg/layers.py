@@ -49,7 +49,7 @@ class Segment:
 
     def struct(self) -> b.gradreg_segment:
         where = f"gradreg.Segment({self.name!r})" if self.name else "gradreg.Segment"
-        out = initialised(b.gradreg_segment)
+        out: b.gradreg_segment = initialised(b.gradreg_segment)
         out.offset, out.count, out.layer = self.offset, self.count, self.layer
         out.role, out.flags = as_roles(self.role, f"{where}: role"), int(self.flags)
         out.param_type = as_type(self.param_type, f"{where}: param_type")

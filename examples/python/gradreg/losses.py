@@ -25,7 +25,8 @@ class Policy:
     @staticmethod
     def names() -> list[str]:
         """Every preset, frameworks' variants ("grpo@trl") included."""
-        name_at, names = library().function("gradreg_policy_preset_name"), []
+        name_at = library().function("gradreg_policy_preset_name")
+        names: list[str] = []
         while (name := name_at(len(names))) is not None:
             names.append(name.decode())
         return names
@@ -68,6 +69,12 @@ class PolicyMetrics:
         return cls(**{name: getattr(struct, name) for name in cls.__dataclass_fields__})
 
 
+def loss_of(metrics: Any) -> float:
+    """The loss among metrics, which may lie on a device."""
+    read: PolicyMetrics = metrics if isinstance(metrics, PolicyMetrics) else metrics.read()
+    return read.loss
+
+
 class PolicyLoss(NamedTuple):
     """Gradients have the layout of logp; dentropy is None without entropy."""
     dlogp: Any
@@ -76,8 +83,7 @@ class PolicyLoss(NamedTuple):
 
     @property
     def loss(self) -> float:
-        return self.metrics.loss if isinstance(self.metrics, PolicyMetrics) else \
-            self.metrics.read().loss
+        return loss_of(self.metrics)
 
 
 class MetricsBuffer:

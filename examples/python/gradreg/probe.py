@@ -52,7 +52,7 @@ class Probe:
         handle = ctypes.c_void_p()
         call("probe_create", ctypes.byref(handle), self.context.handle, ctypes.byref(params))
         self._handle: Optional[int] = handle.value
-        self._finalizer = weakref.finalize(self, _destroy, "probe", handle.value, self.context)
+        self._finalizer = weakref.finalize(self, _destroy, "probe", self._handle, self.context)
 
     @property
     def handle(self) -> int:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Callable, Optional, Sequence, Union
 
 from . import _bindings as b
@@ -57,7 +57,7 @@ class Terms:
 
     @classmethod
     def of(cls, struct: b.gradreg_terms) -> "Terms":
-        return cls(*(getattr(struct, name) for name in _FIELDS), b.Flag(struct.flags))
+        return cls(**{name: getattr(struct, name) for name in _FIELDS}, flags=b.Flag(struct.flags))
 
 
 @dataclass
@@ -116,7 +116,7 @@ class Regularizer:
         call("regularizer_create", ctypes.byref(handle), self.context.handle, table,
              len(self.segments), ctypes.byref(self.params))
         self._handle: Optional[int] = handle.value
-        self._finalizer = weakref.finalize(self, _destroy, "regularizer", handle.value,
+        self._finalizer = weakref.finalize(self, _destroy, "regularizer", self._handle,
                                            self.context, self._all_reduce)
 
     def _reduce_callback(self, function: AllReduce) -> Any:
@@ -132,7 +132,8 @@ class Regularizer:
                 if owner is not None:
                     owner._reduce_error = error
                 return 1
-        return dict(b.gradreg_all_reduce._fields_)["function"](receive)
+        fields: Any = b.gradreg_all_reduce._fields_
+        return dict(fields)["function"](receive)
 
     # -------------------------------------------------------------- the handle
 
@@ -386,10 +387,10 @@ def make_params(layer_count: int, schedule: Any, noise: Any, adaptive: Any,
     kept = (schedule or Schedule()).fill(out.schedule, layer_count)
     if noise is not None:
         noise = Noise(rule=noise) if isinstance(noise, str) else noise
-        values = asdict(noise) if is_dataclass(noise) else {"rule": "relative", **noise}
+        values = asdict(noise) if isinstance(noise, Noise) else {"rule": "relative", **noise}
         values["roles"] = as_roles(values.get("roles", b.Role.ATTENTION), f"{owner}: noise.roles")
         assign(out.noise, values, f"{owner}: noise")
     if adaptive is not None:
-        assign(out.adaptive, asdict(adaptive) if is_dataclass(adaptive) else adaptive,
+        assign(out.adaptive, asdict(adaptive) if isinstance(adaptive, Adaptive) else adaptive,
                f"{owner}: adaptive")
     return out, kept

@@ -9,7 +9,7 @@ from ._arrays import FLOATS, View, empty_like, require, view
 from ._library import call, initialised
 from .context import Context, default_context
 from .errors import ArrayTypeError, InvalidArgumentError
-from .losses import Batch, MetricsBuffer, Policy, PolicyMetrics
+from .losses import Batch, MetricsBuffer, Policy, loss_of
 
 
 class LogProbs(NamedTuple):
@@ -28,8 +28,7 @@ class PolicyLogits(NamedTuple):
 
     @property
     def loss(self) -> float:
-        return self.metrics.loss if isinstance(self.metrics, PolicyMetrics) else \
-            self.metrics.read().loss
+        return loss_of(self.metrics)
 
 
 def _rows(where: str, array: Any, device: str) -> tuple[View, int, int, int]:

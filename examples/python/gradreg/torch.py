@@ -76,7 +76,7 @@ class Regularizer:
 
     @property
     def central(self) -> bool:
-        return self.core.params.difference == b.Difference.CENTRAL
+        return bool(self.core.params.difference == b.Difference.CENTRAL)
 
     @property
     def noisy(self) -> bool:
@@ -92,6 +92,7 @@ class Regularizer:
         closure raises, the weights are put back. Returns the first loss."""
         self.zero_grad()
         random = _RandomState(self.context.device) if same_random else None
+        beside: list[Any] = []
         try:
             if self.noisy:
                 self.inject_noise()
@@ -103,15 +104,15 @@ class Regularizer:
                     (self.perturb if i == 0 else self.mirror)(scaler=scaler)
                     if random:
                         random.restore()
-                    second = closure()
+                    beside.append(closure())
                 if after:
                     after.restore()
             self.combine(scaler=scaler)
         except BaseException:
             self.cancel()
             raise
-        if passes == 1:
-            self._observe(first, second)
+        if beside:
+            self._observe(first, beside[0])  # the one on the step's own side
         self._step_optimizer(scaler)
         return first
 
@@ -137,7 +138,7 @@ class Regularizer:
 
     def _observe(self, first: Any, second: Any) -> None:
         """Both losses, if they are scalars of this device: the terms then say whether they fit."""
-        losses = [loss.detach().float().reshape(()) if torch.is_tensor(loss) and loss.numel() == 1
+        losses = [loss.detach().float().reshape(()) if isinstance(loss, torch.Tensor) and loss.numel() == 1
                   else None for loss in (first, second)]
         if all(loss is not None and str(loss.device) == self.context.device for loss in losses):
             self._kept = losses
@@ -378,7 +379,7 @@ class _RandomState:
     def __init__(self, device: str) -> None:
         self.cpu = torch.get_rng_state()
         self.device = None if device == "cpu" else device
-        self.other = torch.cuda.get_rng_state(self.device) if self.device else None
+        self.other: Any = torch.cuda.get_rng_state(self.device) if self.device else None
 
     def restore(self) -> None:
         torch.set_rng_state(self.cpu)
@@ -402,7 +403,7 @@ def _floats(value: Optional[torch.Tensor]) -> Optional[torch.Tensor]:
 
 def _constants(arrays: dict[str, Any]) -> dict[str, Any]:
     """Inputs that no gradient flows into, as the library reads them."""
-    return {name: value.detach().float().contiguous() if torch.is_tensor(value) and
+    return {name: value.detach().float().contiguous() if isinstance(value, torch.Tensor) and
             value.is_floating_point() and name not in ("mask", "group") else value
             for name, value in arrays.items()}
 
@@ -415,12 +416,14 @@ def _loss_of(metrics: Union[PolicyMetrics, MetricsBuffer], like: torch.Tensor) -
     if isinstance(metrics, PolicyMetrics):
         return torch.tensor(metrics.loss, dtype=torch.float32)
     offset = b.gradreg_policy_metrics.loss.offset // 8
-    return metrics.array[offset:offset + 1].view(torch.float64).to(like.device, torch.float32)[0]
+    loss: torch.Tensor = metrics.array[offset:offset + 1].view(torch.float64)[0]
+    return loss.to(like.device, torch.float32)
 
 
 class _PolicyLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logp, entropy, policy, advantages, arrays, holder):
+    def forward(ctx: Any, logp: Any, entropy: Any, policy: Any, advantages: Any, arrays: Any,
+                holder: Any) -> Any:
         out = _losses.policy_loss(policy, logp.detach(), advantages,
                                   entropy=None if entropy is None else entropy.detach(), **arrays)
         ctx.save_for_backward(out.dlogp, out.dentropy)
@@ -429,7 +432,7 @@ class _PolicyLoss(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Any) -> Any:
         dlogp, dentropy = ctx.saved_tensors
         wanted = dentropy is not None and ctx.needs_input_grad[1]
         return (gradient * dlogp if ctx.needs_input_grad[0] else None,
@@ -452,13 +455,13 @@ def _targets(targets: torch.Tensor, ignore_index: int) -> torch.Tensor:
                        targets).to(torch.int32).contiguous()
 
 
-def _given(gradient: Optional[torch.Tensor]) -> Optional[torch.Tensor]:
+def _given(gradient: Any) -> Any:
     return None if gradient is None else gradient.float().contiguous()
 
 
 class _LogProbs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, targets, temperature, context):
+    def forward(ctx: Any, logits: Any, targets: Any, temperature: Any, context: Any) -> Any:
         ctx.set_materialize_grads(False)
         out = _logprobs.logprobs(logits.detach(), targets, temperature=temperature, context=context)
         ctx.temperature, ctx.context = temperature, context
@@ -467,7 +470,7 @@ class _LogProbs(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, dlogp, dentropy):
+    def backward(ctx: Any, dlogp: Any, dentropy: Any) -> Any:
         logits, targets, log_sum_exp, entropy = ctx.saved_tensors
         dlogp = torch.zeros_like(log_sum_exp) if dlogp is None else dlogp
         dlogits = _logprobs.logprobs_backward(
@@ -481,12 +484,15 @@ def logprobs(logits: torch.Tensor, targets: torch.Tensor, *, temperature: float 
              context: Optional[Context] = None) -> tuple[torch.Tensor, torch.Tensor]:
     """(logp, entropy) of each row, differentiable in the logits (float32, bfloat16 or float16). Rows
     whose target is ignore_index or -1 are padding: 0, gradient 0, never read."""
-    return _LogProbs.apply(logits.contiguous(), _targets(targets, ignore_index), temperature, context)
+    pair: tuple[torch.Tensor, torch.Tensor] = _LogProbs.apply(
+        logits.contiguous(), _targets(targets, ignore_index), temperature, context)
+    return pair
 
 
 class _LinearLogProbs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, targets, temperature, chunk_rows, context):
+    def forward(ctx: Any, hidden: Any, weight: Any, targets: Any, temperature: Any,
+                chunk_rows: Any, context: Any) -> Any:
         ctx.set_materialize_grads(False)
         out = _logprobs.linear_logprobs(hidden.detach(), weight.detach(), targets,
                                         temperature=temperature, chunk_rows=chunk_rows,
@@ -497,7 +503,7 @@ class _LinearLogProbs(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, dlogp, dentropy):
+    def backward(ctx: Any, dlogp: Any, dentropy: Any) -> Any:
         hidden, weight, targets, log_sum_exp, entropy = ctx.saved_tensors
         dlogp = torch.zeros_like(log_sum_exp) if dlogp is None else dlogp
         dhidden, dweight = _logprobs.linear_logprobs_backward(
@@ -511,7 +517,8 @@ class _LinearInChunks(torch.autograd.Function):
     """The same with PyTorch's matrix products, for a library without one; products are float32."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, targets, temperature, chunk_rows, context):
+    def forward(ctx: Any, hidden: Any, weight: Any, targets: Any, temperature: Any,
+                chunk_rows: Any, context: Any) -> Any:
         ctx.set_materialize_grads(False)
         rows = hidden.detach().reshape(-1, hidden.shape[-1])
         ctx.chunk = chunk_rows or max(2 ** 26 // max(weight.shape[0], 1), 1)
@@ -526,7 +533,7 @@ class _LinearInChunks(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, dlogp, dentropy):
+    def backward(ctx: Any, dlogp: Any, dentropy: Any) -> Any:
         hidden, weight, targets, log_sum_exp, entropy = ctx.saved_tensors
         dlogp = _given(torch.zeros_like(log_sum_exp) if dlogp is None else dlogp).flatten()
         dentropy = None if dentropy is None else _given(dentropy).flatten()
@@ -558,16 +565,19 @@ def linear_logprobs(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.T
     matrix products to PyTorch."""
     arguments = (hidden.contiguous(), weight.contiguous(), _targets(targets, ignore_index), temperature,
                  chunk_rows, context)
+    pair: tuple[torch.Tensor, torch.Tensor]
     try:
-        return _LinearLogProbs.apply(*arguments)
+        pair = _LinearLogProbs.apply(*arguments)
     except UnsupportedError:
-        with torch.autocast(hidden.device.type, enabled=False):
-            return _LinearInChunks.apply(*arguments)
+        with torch.amp.autocast_mode.autocast(hidden.device.type, enabled=False):
+            pair = _LinearInChunks.apply(*arguments)
+    return pair
 
 
 class _PolicyLogits(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, policy, targets, advantages, arrays, holder):
+    def forward(ctx: Any, logits: Any, policy: Any, targets: Any, advantages: Any, arrays: Any,
+                holder: Any) -> Any:
         out = _logprobs.policy_logits(policy, logits.detach(), targets, advantages, **arrays)
         ctx.save_for_backward(out.dlogits)
         holder.append(out)
@@ -575,7 +585,7 @@ class _PolicyLogits(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Any) -> Any:
         (dlogits,) = ctx.saved_tensors
         return gradient.to(dlogits.dtype) * dlogits, None, None, None, None, None
 

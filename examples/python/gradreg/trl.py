@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from contextlib import nullcontext
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import torch
 from transformers import Trainer
@@ -31,8 +31,27 @@ _STATE_FILE = "gradreg.pt"
 # What TRL's loss changes while it is computed; the second pass must find it as the first one did.
 _LOSS_STATE = ("entropy_coef", "_last_world_entropy", "_entropy_window_stats")
 
+if TYPE_CHECKING:
+    class _GrpoTrainer:
+        """What the mixin takes of GRPOTrainer, for type checkers."""
+        model: Any
+        args: Any
+        accelerator: Any
+        state: Any
+        _metrics: dict[str, Any]
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+        def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]: ...
+        def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any: ...
+        def _prepare_inputs(self, generation_batch: Any) -> Any: ...
+        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any) -> torch.Tensor: ...
+        def _save_checkpoint(self, model: Any, trial: Any) -> None: ...
+        def _load_optimizer_and_scheduler(self, checkpoint: Optional[str]) -> None: ...
+        def _get_output_dir(self, trial: Any) -> str: ...
+else:
+    _GrpoTrainer = object
 
-class GradRegMixin:
+
+class GradRegMixin(_GrpoTrainer):
     """Put it before GRPOTrainer. gradreg: keywords of gradreg.torch.Regularizer; None: its defaults.
     With bf16=True or fp16=True compute_type follows, unless given. Logged as gradreg/...: in total, and
     per layer lambda, fidelity, curvature and correction_share (gradreg_log_layers=False leaves those
@@ -71,13 +90,13 @@ class GradRegMixin:
         """Log-probs of all completions at the weights that they come from."""
         ids = torch.cat([scored["prompt_ids"], scored["completion_ids"]], dim=1)
         mask = torch.cat([scored["prompt_mask"], scored["completion_mask"]], dim=1)
-        found = self._get_per_token_logps_and_entropies(
+        found: tuple[torch.Tensor, ...] = self._get_per_token_logps_and_entropies(
             self.model, ids, mask, scored["completion_ids"].size(1),
             batch_size=self.args.per_device_train_batch_size,
             **{name: scored[name] for name in self._MODEL_INPUTS if name in scored})
         return found[0]
 
-    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
         if self._gr_replaying:
             return generation_batch
         if not self.model.training:
@@ -105,11 +124,11 @@ class GradRegMixin:
         self._gr_window[-1]["count"] = num_items_in_batch
         if not self.accelerator.sync_gradients:
             return loss
-        regularizer, window = self.gradreg, self._gr_window
+        regularizer, window = self._gr_regularizer(), self._gr_window
         self._gr_window = []
         try:
             for index in range(regularizer.extra_passes):
-                self._gr_pass(model, window, index)
+                self._gr_pass(regularizer, model, window, index)
             regularizer.combine(scaler=self.accelerator.scaler)
         except BaseException:
             regularizer.cancel()
@@ -120,13 +139,14 @@ class GradRegMixin:
             self._metrics["train"][name].append(value)
         return loss
 
-    def _gr_pass(self, model: Any, window: list[dict[str, Any]], index: int) -> None:
+    def _gr_pass(self, regularizer: Regularizer, model: Any, window: list[dict[str, Any]],
+                 index: int) -> None:
         """The window once more beside the weights, with the metrics and the loss's own state of the
         first pass kept."""
-        move = self.gradreg.mirror if index else self.gradreg.perturb
+        move = regularizer.mirror if index else regularizer.perturb
         move(scaler=self.accelerator.scaler)
         metrics, after = self._metrics, self._gr_read_loss_state()
-        random = _RandomState(self.gradreg.context.device)
+        random = _RandomState(regularizer.context.device)
         self._metrics = {mode: defaultdict(list) for mode in metrics}
         self._gr_write_loss_state(self._gr_loss_state)
         self._gr_replaying = True
@@ -136,7 +156,8 @@ class GradRegMixin:
                 last = part is window[-1]
                 self.accelerator.gradient_state._set_sync_gradients(last)
                 with nullcontext() if last else self.accelerator.no_sync(model):
-                    Trainer.training_step(self, model, part["inputs"], part["count"])
+                    whole: Any = Trainer  # without GRPOTrainer's own counting
+                    whole.training_step(self, model, part["inputs"], part["count"])
         finally:
             self._gr_replaying = False
             self.accelerator.gradient_state._set_sync_gradients(True)
