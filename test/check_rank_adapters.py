@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""examples/ranks: the MPI adapter is compiled and run with 2 and 3 processes, the NCCL adapter is
-compiled against nccl.h.
+"""examples/ranks: the MPI adapter is compiled and run with 2 and 3 processes by each MPI that is
+installed, the NCCL adapter is compiled against nccl.h.
 
 usage: check_rank_adapters.py SOURCE_ROOT LIBRARY CC [CXX]
 
@@ -26,11 +26,25 @@ def run(command, **more):
     return done.stdout
 
 
+def implementations():
+    """(mpicc, mpirun) of each MPI that is installed: Debian keeps several side by side."""
+    named = [(shutil.which(f"mpicc.{name}"), shutil.which(f"mpirun.{name}"))
+             for name in ("mpich", "openmpi")]
+    plain = [(shutil.which("mpicc"), shutil.which("mpirun"))]
+    return [pair for pair in named if None not in pair] or [pair for pair in plain if None not in pair]
+
+
 def check_mpi(root, library, folder):
-    mpicc, mpirun = shutil.which("mpicc"), shutil.which("mpirun")
-    if mpicc is None or mpirun is None:
+    found = implementations()
+    if not found:
         print("MPI: LEFT OUT, there is no mpicc and mpirun here; tools/check_ranks installs them")
-        return False
+    for mpicc, mpirun in found:
+        run_sharded(root, library, folder, mpicc, mpirun)
+    return bool(found)
+
+
+def run_sharded(root, library, folder, mpicc, mpirun):
+    print(f"MPI: {mpicc}")
     # Open MPI refuses root and more processes than cores unless told otherwise; MPICH ignores these.
     environment = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1",
                    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
@@ -46,7 +60,6 @@ def check_mpi(root, library, folder):
         print(said.strip())
         if "are the same to the bit" not in said or f"{ranks} ranks" not in said:
             sys.exit("the slices together are not the whole")
-    return True
 
 
 def check_nccl(root, folder, compilers):
