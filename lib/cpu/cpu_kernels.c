@@ -301,12 +301,18 @@ GR_ALWAYS void gr_combine_rest(const int ordinary, const int G, const int read,
  * long ones the gradients' streams lose the processor's foresight. */
 enum { GR_RESTORED = 512 };
 
-GR_ALWAYS void gr_combine_restore(const gr_combine_block *b, size_t i, size_t n)
+/* Gives back the weights of elements `from` to `to`, or somewhat less, to end on a cache line: one that is
+ * streamed in two parts is fetched in between. Gives where it ended. */
+GR_ALWAYS size_t gr_combine_restore(const gr_combine_block *b, size_t from, size_t to, size_t n)
 {
     const size_t p = b->param_type == GRADREG_TYPE_F32 ? 4 : 2;
-    if (b->clean != NULL)
-        gr_copy((char *)b->restored + i * p, (const char *)b->clean + i * p, n * p,
-                b->streaming);
+    if (b->clean == NULL)
+        return to;
+    if (to < n)
+        to -= (uintptr_t)((char *)b->restored + to * p) % 64 / p;
+    gr_copy((char *)b->restored + from * p, (const char *)b->clean + from * p, (to - from) * p,
+            b->streaming);
+    return to;
 }
 
 GR_ALWAYS void gr_combine_tiles(const int ordinary, const int G, const int read,
@@ -316,9 +322,10 @@ GR_ALWAYS void gr_combine_tiles(const int ordinary, const int G, const int read,
     const size_t tile = gr_tile_of(G);
     gr_vi clipped = { 0 };
     gr_vf sums[GR_COMBINE_SUMS];
+    size_t back = 0;
     for (size_t i = 0; i < n;) {
         const size_t stop = n - i < GR_RESTORED ? n : i + GR_RESTORED;
-        gr_combine_restore(b, i, stop - i);
+        back = gr_combine_restore(b, back, stop, n);
         for (; i + tile <= stop; i += tile)
             for (size_t lane = 0; lane < GR_LANES; lane += W) {
                 gr_lanes_load(sums, lanes, GR_COMBINE_SUMS, lane);
