@@ -35,7 +35,7 @@ NAVIGATION = [
     ("Cookbook", ["docs/c.md", "docs/cpp.md", "docs/llmc.md", "docs/rust.md", "docs/python.md",
                   "docs/trl.md", "docs/ranks.md"]),
     ("Evidence", ["docs/benchmarks.md", "docs/study/report.md", "docs/flatness.md", "docs/testing.md",
-                  "docs/cuda.md", "docs/gpu-report.md"]),
+                  "docs/reliability.md", "docs/cuda.md", "docs/gpu-report.md"]),
     ("Reference", ["API", "docs/abi.md", "CHANGELOG.md"]),
     ("Working on it", ["CONTRIBUTING.md", "docs/maintaining.md", "lib/README.md",
                        "examples/README.md"]),
