@@ -35,11 +35,12 @@ typedef struct gr_cpu_walk {
     gr_cpu_unit unit;
 } gr_cpu_walk;
 
+/* All rows of a block together. One array per row means a store far from the others for every row and
+ * block, and all later stores wait behind those that miss the caches: a fifth of combine's time. */
 static void keep_sums(const gr_work *work, const double *sums, int rows, uint64_t block)
 {
-    double *block_sums = work->block_sums;
-    for (int row = 0; row < rows; row++)
-        block_sums[(uint64_t)row * work->table->block_capacity + block] = sums[row];
+    memcpy((double *)work->block_sums + block * (uint64_t)rows, sums,
+           (size_t)rows * sizeof(*sums));
 }
 
 static void walk_piece(void *task, size_t index)
@@ -93,8 +94,8 @@ static void fold_row(void *task, size_t row)
         const gr_segment *s = &table->segments[i];
         if (s->block_count > 0 && ((s->flags & GR_SEGMENT_REPLICA) == 0 || every_copy))
             out[s->bin] += gr_tree_blocks_strided(
-                (const double *)work->block_sums + row * table->block_capacity + s->first_block,
-                s->block_count, 1);
+                (const double *)work->block_sums + s->first_block * (uint64_t)walk->rows + row,
+                s->block_count, (size_t)walk->rows);
     }
     if (walk->unit != NULL)
         for (int b = 0; b < work->step.bin_count; b++)
