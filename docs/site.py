@@ -94,8 +94,9 @@ blockquote { margin: 1rem 0; padding: .1rem 1rem; border-left: 4px solid var(--l
 footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--line);
          color: var(--soft); font-size: .9rem; display: flex; justify-content: space-between; }
 @media (max-width: 56rem) {
-  body { display: block; }
-  nav { position: static; height: auto; border-right: 0; border-bottom: 1px solid var(--line); }
+  body { display: flex; flex-direction: column; }
+  nav { position: static; height: auto; width: auto; order: 2; border-right: 0;
+        border-top: 1px solid var(--line); }
   main { padding: 1.5rem 1.25rem 4rem; }
 }
 """
