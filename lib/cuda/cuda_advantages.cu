@@ -83,7 +83,7 @@ GR_DEVICE void gr_write_advantage(const gr_advantage_launch *launch,
 }
 
 /* A thread a group; a group is measured before it is written, so out may be rewards. */
-__global__ void __launch_bounds__(ADVANTAGE_THREADS)
+__global__ void __launch_bounds__(ADVANTAGE_THREADS, 8)
     gradreg_cuda_k_advantages_groups(const gr_advantage_launch launch)
 {
     const size_t size = launch.task.group_size, groups = launch.task.count / size;
@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(ADVANTAGE_THREADS)
 }
 
 /* A thread a reward. */
-__global__ void __launch_bounds__(ADVANTAGE_THREADS)
+__global__ void __launch_bounds__(ADVANTAGE_THREADS, 8)
     gradreg_cuda_k_advantages_ids(const gr_advantage_launch launch)
 {
     for (size_t i = (size_t)blockIdx.x * ADVANTAGE_THREADS + threadIdx.x; i < launch.task.count;

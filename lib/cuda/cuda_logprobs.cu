@@ -8,7 +8,7 @@
 #include "cuda_rows.cuh"
 
 template <int TYPE>
-__global__ void __launch_bounds__(GR_ROW_THREADS)
+__global__ void __launch_bounds__(GR_ROW_THREADS, 4)
     gradreg_cuda_k_logprobs(const gr_logprobs_task task)
 {
     GR_SHARED(gr_row_memory, memory, 1);
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(GR_ROW_THREADS)
 /* ---- the gradient ---------------------------------------------------------------- */
 
 template <int TYPE>
-__global__ void __launch_bounds__(GR_ROW_THREADS)
+__global__ void __launch_bounds__(GR_ROW_THREADS, 4)
     gradreg_cuda_k_logprobs_slope(const gr_logprobs_slope_task task)
 {
     GR_SHARED(uint4, stages, GR_ROW_WARPS * GR_STAGE_BYTES / 16);

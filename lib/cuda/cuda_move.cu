@@ -14,10 +14,10 @@ enum gr_move_kind { GR_MOVE_INJECT, GR_MOVE_PERTURB, GR_MOVE_REHEARSE, GR_MOVE_M
 /* ---- one element ----------------------------------------------------------------- */
 
 /* What a block's elements add up to in one thread. */
-typedef struct gr_move_sums {
-    float lane[GR_MOVE_SUMS][4];
+template <int KEPT> struct gr_move_sums {
+    gr_lanes<GR_MOVE_SUMS, KEPT> lanes; /* KEPT as there */
     uint32_t changed, saturated;
-} gr_move_sums;
+};
 
 typedef struct gr_move_factors {
     float coefficient, scale_applied, scale_u, scale_slope;
@@ -33,8 +33,9 @@ GR_DEVICE float gr_round_compute(int32_t type, float x)
     return x;
 }
 
-GR_DEVICE void gr_move_add(gr_move_sums *sums, const gr_move_factors &f, int k, float before,
-                           float after, float u)
+template <int KEPT>
+GR_DEVICE void gr_move_add(gr_move_sums<KEPT> *sums, const gr_move_factors &f, int k,
+                           float before, float after, float u)
 {
     if (f.compute != 0) {
         before = gr_round_compute(f.compute, before);
@@ -42,29 +43,25 @@ GR_DEVICE void gr_move_add(gr_move_sums *sums, const gr_move_factors &f, int k, 
     }
     sums->changed += before != after;
     const float applied = (after - before) * f.scale_applied;
-    float *squares = &sums->lane[GR_MOVE_APPLIED][k % 4],
-          *along = &sums->lane[GR_MOVE_ALONG][k % 4];
-    *squares = GR_ACCUMULATE(*squares, applied, applied);
-    *along = GR_ACCUMULATE(*along, applied, u * f.scale_u);
+    gr_add(&sums->lanes, GR_MOVE_APPLIED, k, applied, applied);
+    gr_add(&sums->lanes, GR_MOVE_ALONG, k, applied, u * f.scale_u);
 }
 
-GR_DEVICE void gr_move_add_slope(gr_move_sums *sums, const gr_move_factors &f, int k,
+template <int KEPT>
+GR_DEVICE void gr_move_add_slope(gr_move_sums<KEPT> *sums, const gr_move_factors &f, int k,
                                  float before, float after, float slope)
 {
     before = gr_round_compute(f.compute, before);
     after = gr_round_compute(f.compute, after);
     const float applied = (after - before) * f.scale_applied;
-    float *sum = &sums->lane[GR_MOVE_SLOPE][k % 4];
-    *sum = GR_ACCUMULATE(*sum, applied, slope * f.scale_slope);
+    gr_add(&sums->lanes, GR_MOVE_SLOPE, k, applied, slope * f.scale_slope);
 }
 
-GR_DEVICE void gr_move_finish(const gr_move_sums &sums, double *out)
+template <int KEPT> GR_DEVICE void gr_move_finish(gr_move_sums<KEPT> *sums, const gr_rows &out)
 {
-    GR_UNROLL
-    for (int k = 0; k < GR_MOVE_SUMS; k++)
-        gr_give(out, k, gr_tree_quads(sums.lane[k]));
-    gr_give(out, GR_MOVE_SUMS, static_cast<double>(gr_total(sums.changed)));
-    gr_give(out, GR_MOVE_SUMS + 1, static_cast<double>(gr_total(sums.saturated)));
+    gr_give_lanes(&sums->lanes, out);
+    gr_give(out, GR_MOVE_SUMS, static_cast<double>(gr_total(sums->changed)));
+    gr_give(out, GR_MOVE_SUMS + 1, static_cast<double>(gr_total(sums->saturated)));
 }
 
 /* ---- the pointers of a block ----------------------------------------------------- */
@@ -72,10 +69,10 @@ GR_DEVICE void gr_move_finish(const gr_move_sums &sums, double *out)
 /* Where the clean copy goes; NULL where inject has made it already, or where none is held. */
 GR_DEVICE char *gr_new_clean(const gr_cuda_block &b)
 {
-    if ((b.walk->noisy && (b.flags & GR_SEGMENT_NOISY) != 0) ||
-        (b.flags & GR_SEGMENT_PERTURBED) == 0)
+    if ((b.walk->noisy && (b.unit->flags & GR_SEGMENT_NOISY) != 0) ||
+        (b.unit->flags & GR_SEGMENT_PERTURBED) == 0)
         return NULL;
-    return gr_at_word(b, GR_WORD_CLEAN, gr_size_any(b.param_type));
+    return gr_at_word(b, GR_WORD_CLEAN, gr_size_any(b.unit->param_type));
 }
 
 GR_DEVICE void gr_copy_if(char *to, const char *from, uint32_t bytes)
@@ -87,7 +84,7 @@ GR_DEVICE void gr_copy_if(char *to, const char *from, uint32_t bytes)
 /* Along the gradient, no gradient is no step. */
 GR_DEVICE bool gr_steps(const gr_cuda_block &b, const char *gradient)
 {
-    return (b.flags & GR_SEGMENT_PERTURBED) != 0 && b.coefficients->move != 0.0f &&
+    return (b.unit->flags & GR_SEGMENT_PERTURBED) != 0 && gr_coefficients_of(b)->move != 0.0f &&
            (gradient != NULL || !gr_along_gradient(b.step));
 }
 
@@ -99,80 +96,90 @@ GR_DEVICE void gr_keep_gradient(const gr_cuda_block &b, char *copy, uint32_t siz
         return;
     __syncwarp();
     if (copy != NULL)
-        gr_copy_bytes(copy, grads, b.n * size);
+        gr_copy_bytes(copy, grads, b.warp->n * size);
     __syncwarp();
     if (b.step->options.second_gradient == GRADREG_SECOND_GRADIENT_ADDS)
-        gr_clear_bytes(grads, b.n * size);
+        gr_clear_bytes(grads, b.warp->n * size);
 }
 
 GR_DEVICE gr_move_factors gr_factors(const gr_cuda_block &b, float sign)
 {
-    const gr_coefficients *k = b.coefficients;
-    return { sign * k->move, k->scale_applied, k->scale_u, k->scale_slope, b.compute_type };
+    const gr_coefficients *k = gr_coefficients_of(b);
+    return { sign * k->move, k->scale_applied, k->scale_u, k->scale_slope,
+             b.unit->compute_type };
 }
 
 /* ---- a plain step ---------------------------------------------------------------- */
 
-/* Where a plain step reads and writes; all may be NULL but base, moved and gradient. */
+/* What a plain step reads and writes; all may be NULL but base, moved and gradient. In shared memory,
+ * one a warp: registers are for the tile. */
 typedef struct gr_plain {
     const char *base, *gradient;
     char *moved, *clean, *copy, *zeroed;
+    gr_move_factors factors;
+    int aligned;
 } gr_plain;
 
 template <int P, int G>
-GR_DEVICE void gr_plain_tile(const gr_cuda_block &b, const gr_plain &p,
-                             const gr_move_factors &f, uint32_t i, bool wide,
-                             gr_move_sums *sums)
+GR_DEVICE void gr_plain_tile(const gr_cuda_block &b, const gr_plain &p, uint32_t i,
+                             gr_move_sums<GR_MOVE_SUMS> *sums)
 {
+    const bool wide = p.aligned && i + GR_TILE <= b.warp->n;
     gr_tile<P> theta;
     gr_tile<G> u;
-    gr_load(&theta, p.base, p.clean, i, b.n, wide, b.stage);
-    gr_load(&u, p.gradient, p.copy, i, b.n, wide, b.stage);
+    gr_load(&theta, p.base, p.clean, i, b.warp->n, wide, gr_stage(b));
+    gr_load(&u, p.gradient, p.copy, i, b.warp->n, wide, gr_stage(b));
     GR_UNROLL
     for (int k = 0; k < 8; k++) {
         const float before = gr_get(theta, k), direction = gr_get(u, k);
-        const float sum = GR_MOVE(before, f.coefficient, direction);
+        const float sum = GR_MOVE(before, p.factors.coefficient, direction);
         const float after = gr_put(&theta, k, sum, &sums->saturated);
-        gr_move_add(sums, f, k, before, after, direction);
+        gr_move_add(sums, p.factors, k, before, after, direction);
     }
-    gr_store(p.moved, theta, i, b.n, wide, b.stage);
+    gr_store(p.moved, theta, i, b.warp->n, wide, gr_stage(b));
     if (p.zeroed != NULL)
-        gr_clear<G>(p.zeroed, i, b.n, wide);
+        gr_clear<G>(p.zeroed, i, b.warp->n, wide);
 }
 
 /* Along the gradient, to nearest, forward: reads theta and g1 once and makes all copies on the way. */
 template <int P, int G>
 GR_DEVICE void gr_plain_step(const gr_cuda_block &b, const char *base, const char *gradient,
-                             double *out)
+                             const gr_rows &out)
 {
-    const gr_move_factors f = gr_factors(b, 1.0f);
+    GR_SHARED(gr_plain, all, GR_PASS_WARPS);
     char *grads = gr_at_word(b, GR_WORD_GRADS, gr_size_of<G>());
-    const gr_plain p = {
+    gr_plain mine = {
         base,
         gradient,
         gr_at_word(b, GR_WORD_MOVED, gr_size_of<P>()),
         gr_new_clean(b),
         grads == gradient ? gr_at_word(b, GR_WORD_FIRST_COPY, gr_size_of<G>()) : NULL,
-        b.step->options.second_gradient == GRADREG_SECOND_GRADIENT_ADDS ? grads : NULL
+        b.step->options.second_gradient == GRADREG_SECOND_GRADIENT_ADDS ? grads : NULL,
+        gr_factors(b, 1.0f),
+        0
     };
-    const bool aligned = gr_is_wide(base) && gr_is_wide(p.moved) && gr_is_wide(p.clean) &&
-                         gr_is_wide(gradient) && gr_is_wide(p.copy) && gr_is_wide(p.zeroed);
-    gr_move_sums sums = {};
+    mine.aligned = gr_is_wide(base) && gr_is_wide(mine.moved) && gr_is_wide(mine.clean) &&
+                   gr_is_wide(gradient) && gr_is_wide(mine.copy) && gr_is_wide(mine.zeroed);
+    gr_move_sums<GR_MOVE_SUMS> sums = {};
+    __syncwarp();
+    if (gr_thread() == 0)
+        all[threadIdx.x / 32] = mine;
+    __syncwarp();
     GR_NO_UNROLL
-    for (uint32_t i = 0; i < b.n; i += GR_TILE)
-        gr_plain_tile<P, G>(b, p, f, i, aligned && i + GR_TILE <= b.n, &sums);
-    gr_move_finish(sums, out);
+    for (uint32_t i = 0; i < b.warp->n; i += GR_TILE)
+        gr_plain_tile<P, G>(b, all[threadIdx.x / 32], i, &sums);
+    gr_move_finish(&sums, out);
 }
 
 /* Segments that stay: their copies are made all the same. */
 GR_DEVICE void gr_stand(const gr_cuda_block &b, const char *base)
 {
-    const uint32_t p = gr_size_any(b.param_type), g = gr_size_any(b.grad_type);
+    const uint32_t p = gr_size_any(b.unit->param_type), g = gr_size_any(b.unit->grad_type);
     char *moved = gr_at_word(b, GR_WORD_MOVED, p);
-    if ((b.flags & GR_SEGMENT_FROZEN) == 0)
-        gr_copy_if(gr_new_clean(b), base, b.n * p);
-    gr_copy_if(moved, base, b.n * p);
-    if ((b.flags & GR_SEGMENT_FROZEN) == 0)
+    if ((b.unit->flags & GR_SEGMENT_FROZEN) == 0)
+        gr_copy_if(gr_new_clean(b), base, b.warp->n * p);
+    gr_copy_if(moved, base, b.warp->n * p);
+    if ((b.unit->flags & GR_SEGMENT_FROZEN) == 0)
         gr_keep_gradient(b, gr_at_word(b, GR_WORD_FIRST_COPY, g), g);
 }
 
@@ -184,12 +191,12 @@ template <int P, int G> struct gr_plain_body {
         return param_type == P && grad_type == G;
     }
 
-    GR_DEVICE_MEMBER void run(const gr_cuda_block &b, double *out) const
+    GR_DEVICE_MEMBER void run(const gr_cuda_block &b, const gr_rows &out) const
     {
         const char *gradient = gr_at(b, gr_first_of(b), gr_size_of<G>());
         const char *base = b.walk->noisy ? gr_at_word(b, GR_WORD_MOVED, gr_size_of<P>())
                                          : gr_at_word(b, GR_WORD_PARAMS, gr_size_of<P>());
-        if ((b.flags & GR_SEGMENT_FROZEN) != 0 || !gr_steps(b, gradient))
+        if ((b.unit->flags & GR_SEGMENT_FROZEN) != 0 || !gr_steps(b, gradient))
             gr_stand(b, base);
         else
             gr_plain_step<P, G>(b, base, gradient, out);
@@ -215,6 +222,7 @@ typedef struct gr_move {
     int along;            /* u is the gradient */
     int noise;            /* u is the kept noise direction */
     int adds_noise;       /* base is clean + noise */
+    int slopes;           /* the slope is summed too: gradient is another direction's */
     uint32_t purpose;
     gr_move_factors factors;
 } gr_move;
@@ -236,98 +244,120 @@ GR_DEVICE bool gr_to_nearest(const gr_cuda_block &b)
     return b.step->options.rounding == GRADREG_ROUNDING_NEAREST;
 }
 
-/* theta + coefficient u in theta's type, either way of rounding. */
-GR_DEVICE uint32_t gr_move_one(const gr_cuda_block &b, float before, float coefficient, float u,
-                               uint32_t random, uint32_t *saturated)
+/* theta + coefficient u in theta's type, either way of rounding, for four elements. Stochastic
+ * rounding is in double: one element after another, each in turn the first, saves registers. */
+GR_DEVICE void gr_move_quad(const gr_cuda_block &b, uint32_t theta[4], float coefficient,
+                            float u[4], gr_four random, uint32_t *saturated)
 {
-    if (gr_to_nearest(b))
-        return gr_encode_any(b.param_type, GR_MOVE(before, coefficient, u), saturated);
-    const double exact = GR_MOVE(static_cast<double>(before), static_cast<double>(coefficient),
-                                 static_cast<double>(u));
-    return gr_encode_stochastic(b.param_type, exact, random, saturated);
-}
-
-GR_DEVICE void gr_rounding_words(const gr_cuda_block &b, uint32_t purpose, uint32_t i,
-                                 uint32_t out[8])
-{
-    if (!gr_to_nearest(b)) {
-        gr_draw_8(b, GR_DRAW_WORDS, purpose, i, out);
+    const int32_t type = b.unit->param_type;
+    if (gr_to_nearest(b)) {
+        GR_UNROLL
+        for (int k = 0; k < 4; k++)
+            theta[k] = gr_encode_any(
+                type, GR_MOVE(gr_decode_any(type, theta[k]), coefficient, u[k]), saturated);
         return;
     }
-    GR_UNROLL
-    for (int k = 0; k < 8; k++)
-        out[k] = 0;
+    GR_NO_UNROLL
+    for (int k = 0; k < 4; k++) {
+        const double before = static_cast<double>(gr_decode_any(type, theta[0]));
+        const double exact =
+            GR_MOVE(before, static_cast<double>(coefficient), static_cast<double>(u[0]));
+        const uint32_t moved = gr_encode_stochastic(type, exact, random.word[0], saturated);
+        const float first = u[0];
+        theta[0] = theta[1], theta[1] = theta[2], theta[2] = theta[3], theta[3] = moved;
+        u[0] = u[1], u[1] = u[2], u[2] = u[3], u[3] = first;
+        random = { { random.word[1], random.word[2], random.word[3], 0u } };
+    }
+}
+
+GR_DEVICE gr_four gr_rounding_words(const gr_cuda_block &b, uint32_t purpose, uint32_t i)
+{
+    const gr_four none = {};
+    return gr_to_nearest(b)
+               ? none
+               : gr_draw_4(b, GR_DRAW_WORDS, purpose, b.warp->begin + i + 4 * gr_quad());
 }
 
 /* round(theta + noise), as inject made it. */
-GR_DEVICE void gr_add_noise(const gr_cuda_block &b, uint32_t theta[8], uint32_t i)
+GR_DEVICE void gr_add_noise(const gr_cuda_block &b, uint32_t theta[4], uint32_t i)
 {
-    float noise[8];
-    uint32_t random[8], ignored = 0;
-    gr_load_any(noise, GRADREG_TYPE_F32, b, gr_at_word(b, GR_WORD_NOISE, 4), i);
-    gr_rounding_words(b, GR_RANDOM_ROUND_NOISE, i, random);
-    GR_UNROLL
-    for (int k = 0; k < 8; k++)
-        theta[k] = gr_move_one(b, gr_decode_any(b.param_type, theta[k]), b.coefficients->noise,
-                               noise[k], random[k], &ignored);
+    float noise[4];
+    uint32_t ignored = 0;
+    const gr_four random = gr_rounding_words(b, GR_RANDOM_ROUND_NOISE, i);
+    gr_load_numbers_row(noise, GRADREG_TYPE_F32, b, gr_at_word(b, GR_WORD_NOISE, 4), i);
+    gr_move_quad(b, theta, gr_coefficients_of(b)->noise, noise, random, &ignored);
 }
 
-GR_DEVICE void gr_move_tile(const gr_cuda_block &b, const gr_move &m, uint32_t i,
-                            gr_move_sums *sums)
+GR_DEVICE void gr_load_along(const gr_cuda_block &b, const gr_move &m, uint32_t i, float u[4])
 {
-    const bool slopes = !m.along && !m.noise && m.gradient != NULL;
-    uint32_t theta[8], random[8];
-    float u[8], slope[8];
-    gr_load_clean_any(theta, b, m.base, m.clean, i);
-    if (m.adds_noise)
-        gr_add_noise(b, theta, i);
     if (m.noise)
-        gr_load_any(u, GRADREG_TYPE_F32, b, gr_at_word(b, GR_WORD_NOISE, 4), i);
+        gr_load_numbers_row(u, GRADREG_TYPE_F32, b, gr_at_word(b, GR_WORD_NOISE, 4), i);
     else if (m.along)
-        gr_load_any(u, b.grad_type, b, m.gradient, i);
+        gr_load_numbers_row(u, b.unit->grad_type, b, m.gradient, i);
     else
         gr_direction(b, i, u);
-    if (slopes)
-        gr_load_any(slope, b.grad_type, b, m.gradient, i);
-    gr_rounding_words(b, m.purpose, i, random);
+}
+
+/* A row at a time, draws first: they need the most registers. */
+GR_DEVICE void gr_move_row(const gr_cuda_block &b, const gr_move &m, uint32_t i,
+                           gr_move_sums<0> *sums)
+{
+    const int32_t type = b.unit->param_type;
+    uint32_t theta[4], moved[4];
+    float u[4], slope[4];
+    const gr_four random = gr_rounding_words(b, m.purpose, i);
+    gr_load_along(b, m, i, u);
+    gr_load_clean_row(theta, b, m.base, i);
+    if (m.clean != NULL)
+        gr_store_row(m.clean, b.unit->param_type, b, theta, i);
+    if (m.adds_noise)
+        gr_add_noise(b, theta, i);
+    if (m.slopes)
+        gr_load_numbers_row(slope, b.unit->grad_type, b, m.gradient, i);
     GR_UNROLL
-    for (int k = 0; k < 8; k++) {
-        const float before = gr_decode_any(b.param_type, theta[k]);
-        theta[k] =
-            gr_move_one(b, before, m.factors.coefficient, u[k], random[k], &sums->saturated);
-        const float after = gr_decode_any(b.param_type, theta[k]);
+    for (int k = 0; k < 4; k++)
+        moved[k] = theta[k];
+    gr_move_quad(b, moved, m.factors.coefficient, u, random, &sums->saturated);
+    GR_UNROLL
+    for (int k = 0; k < 4; k++) {
+        const float before = gr_decode_any(type, theta[k]),
+                    after = gr_decode_any(type, moved[k]);
         gr_move_add(sums, m.factors, k, before, after, u[k]);
-        if (slopes)
+        if (m.slopes)
             gr_move_add_slope(sums, m.factors, k, before, after, slope[k]);
     }
     if (m.moved != NULL)
-        gr_store_bits(m.moved, b.param_type, b, theta, i);
+        gr_store_row(m.moved, type, b, moved, i);
 }
 
-GR_DEVICE void gr_move_tiles(const gr_cuda_block &b, const gr_move &m, double *out)
+GR_DEVICE void gr_move_rows(const gr_cuda_block &b, const gr_move &m, const gr_rows &out)
 {
-    gr_move_sums sums = {};
+    GR_SHARED(float, lanes, (gr_lanes<GR_MOVE_SUMS, 0>::SHARED));
+    gr_move_sums<0> sums;
+    gr_clear_lanes(&sums.lanes, lanes);
+    sums.changed = sums.saturated = 0;
     GR_NO_UNROLL
-    for (uint32_t i = 0; i < b.n; i += GR_TILE)
-        gr_move_tile(b, m, i, &sums);
-    gr_move_finish(sums, out);
+    for (uint32_t i = 0; i < b.warp->n; i += GR_LANES)
+        gr_move_row(b, m, i, &sums);
+    gr_move_finish(&sums, out);
 }
 
 /* Whether there is something to move; the copies that need no move are made here. */
 GR_DEVICE bool gr_prepare_inject(const gr_cuda_block &b, gr_move *m)
 {
-    const gr_coefficients *k = b.coefficients;
-    const uint32_t size = gr_size_any(b.param_type), bytes = b.n * size;
+    const gr_coefficients *k = gr_coefficients_of(b);
+    const uint32_t size = gr_size_any(b.unit->param_type), bytes = b.warp->n * size;
     const char *params = gr_at_word(b, GR_WORD_PARAMS, size);
     m->base = { params, NULL };
     m->moved = gr_at_word(b, GR_WORD_MOVED, size);
     m->clean = gr_at_word(b, GR_WORD_CLEAN, size);
     m->noise = 1;
     m->purpose = GR_RANDOM_ROUND_NOISE;
-    m->factors = { k->noise, k->noise_scale_applied, k->noise_scale_u, 1.0f, b.compute_type };
-    if ((b.flags & GR_SEGMENT_NOISY) != 0 && k->noise != 0.0f)
+    m->factors = { k->noise, k->noise_scale_applied, k->noise_scale_u, 1.0f,
+                   b.unit->compute_type };
+    if ((b.unit->flags & GR_SEGMENT_NOISY) != 0 && k->noise != 0.0f)
         return true;
-    if ((b.flags & GR_SEGMENT_NOISY) != 0)
+    if ((b.unit->flags & GR_SEGMENT_NOISY) != 0)
         gr_copy_if(m->clean, params, bytes);
     gr_copy_if(m->moved, params, bytes);
     return false;
@@ -335,11 +365,11 @@ GR_DEVICE bool gr_prepare_inject(const gr_cuda_block &b, gr_move *m)
 
 GR_DEVICE bool gr_prepare_perturb(const gr_cuda_block &b, bool rehearses, gr_move *m)
 {
-    const uint32_t size = gr_size_any(b.param_type);
+    const uint32_t size = gr_size_any(b.unit->param_type);
     char *moved = gr_at_word(b, GR_WORD_MOVED, size);
     const char *base = b.walk->noisy ? moved : gr_at_word(b, GR_WORD_PARAMS, size);
-    m->gradient = gr_at(b, gr_first_of(b), gr_size_any(b.grad_type));
-    if ((b.flags & GR_SEGMENT_FROZEN) != 0 || !gr_steps(b, m->gradient)) {
+    m->gradient = gr_at(b, gr_first_of(b), gr_size_any(b.unit->grad_type));
+    if ((b.unit->flags & GR_SEGMENT_FROZEN) != 0 || !gr_steps(b, m->gradient)) {
         if (!rehearses)
             gr_stand(b, base);
         return false;
@@ -355,19 +385,19 @@ GR_DEVICE bool gr_prepare_perturb(const gr_cuda_block &b, bool rehearses, gr_mov
 
 GR_DEVICE bool gr_prepare_mirror(const gr_cuda_block &b, gr_move *m)
 {
-    const uint32_t size = gr_size_any(b.grad_type);
+    const uint32_t size = gr_size_any(b.unit->grad_type);
     m->gradient = gr_at(b, gr_first_of(b), size);
-    if ((b.flags & GR_SEGMENT_FROZEN) != 0)
+    if ((b.unit->flags & GR_SEGMENT_FROZEN) != 0)
         return false;
     gr_keep_gradient(b, gr_at_word(b, GR_WORD_PLUS, size), size);
     __syncwarp();
     if (!gr_steps(b, m->gradient))
         return false; /* perturb left these weights where they belong */
     m->base = gr_clean_any(b);
-    m->moved = gr_at_word(b, GR_WORD_MOVED, gr_size_any(b.param_type));
+    m->moved = gr_at_word(b, GR_WORD_MOVED, gr_size_any(b.unit->param_type));
     m->along = gr_along_gradient(b.step);
-    m->adds_noise =
-        b.walk->noisy && b.coefficients->noise != 0.0f && (b.flags & GR_SEGMENT_NOISY) != 0;
+    m->adds_noise = b.walk->noisy && gr_coefficients_of(b)->noise != 0.0f &&
+                    (b.unit->flags & GR_SEGMENT_NOISY) != 0;
     m->purpose = GR_RANDOM_ROUND_MIRROR;
     m->factors = gr_factors(b, -1.0f);
     return true;
@@ -383,23 +413,39 @@ struct gr_move_body {
         return true;
     }
 
-    GR_DEVICE_MEMBER void run(const gr_cuda_block &b, double *out) const
+    GR_DEVICE_MEMBER bool prepare(const gr_cuda_block &b, gr_move *m) const
     {
-        const uint32_t size = gr_size_any(b.grad_type);
-        gr_move m = {};
-        const bool moves = kind == GR_MOVE_INJECT ? gr_prepare_inject(b, &m)
+        const gr_move none = {};
+        *m = none;
+        const bool moves = kind == GR_MOVE_INJECT ? gr_prepare_inject(b, m)
                            : kind == GR_MOVE_MIRROR
-                               ? gr_prepare_mirror(b, &m)
-                               : gr_prepare_perturb(b, kind == GR_MOVE_REHEARSE, &m);
+                               ? gr_prepare_mirror(b, m)
+                               : gr_prepare_perturb(b, kind == GR_MOVE_REHEARSE, m);
+        m->slopes = !m->along && !m->noise && m->gradient != NULL;
+        return moves;
+    }
+
+    /* What a row needs of the move lies in shared memory, one a warp: registers are for the row. */
+    GR_DEVICE_MEMBER void run(const gr_cuda_block &b, const gr_rows &out) const
+    {
+        GR_SHARED(gr_move, all, GR_PASS_WARPS);
+        gr_move *mine = &all[threadIdx.x / 32];
+        gr_move m;
+        const bool moves = prepare(b, &m);
+        const uint32_t size = gr_size_any(b.unit->grad_type);
         if (!moves)
             return;
-        gr_move_tiles(b, m, out);
+        __syncwarp();
+        if (gr_thread() == 0)
+            *mine = m;
+        __syncwarp();
+        gr_move_rows(b, *mine, out);
         if (kind == GR_MOVE_PERTURB)
             gr_keep_gradient(b, gr_at_word(b, GR_WORD_FIRST_COPY, size), size);
     }
 };
 
-__global__ void __launch_bounds__(GR_PASS_THREADS)
+__global__ void __launch_bounds__(GR_PASS_THREADS, GR_PASS_RESIDENT)
     gradreg_cuda_k_move(const gr_walk walk, const gr_step step, int kind)
 {
     const gr_move_body body = { kind };

@@ -20,25 +20,53 @@ enum {
     GR_PASS_PER_PROCESSOR = 8
 };
 
+/* A unit, in shared memory: what a thread would keep in registers while the body runs is read again
+ * afterwards. */
+typedef struct gr_unit {
+    uint64_t begin, end;  /* the segment's */
+    uint64_t first_block; /* the unit's, counted from element 0 of the segment */
+    uint32_t number, segment, unit_count, blocks;
+    uint32_t flags;
+    int32_t bin, param_type, grad_type, compute_type;
+} gr_unit;
+
+/* The block of a warp, in shared memory for the same reason. */
+typedef struct gr_warp {
+    uint64_t begin; /* in the segment */
+    uint32_t n;     /* 1 .. GR_BLOCK */
+    uint32_t k;     /* of the unit */
+} gr_warp;
+
 /* One block, as a warp sees it. */
 typedef struct gr_cuda_block {
     const gr_walk *walk;
     const gr_step *step;
-    const gr_coefficients *coefficients;
-    uint32_t index; /* of the segment */
-    uint32_t flags;
-    int32_t param_type, grad_type, compute_type;
-    uint32_t n;     /* 1 .. GR_BLOCK */
-    uint64_t begin; /* in the segment */
-    uint64_t at;    /* begin - the segment's begin here */
-    char *stage;    /* the warp's GR_STAGE_BYTES of shared memory */
+    const volatile gr_unit *unit;
+    const volatile gr_warp *warp;
+    char *stages; /* shared memory: GR_STAGE_BYTES a warp */
 } gr_cuda_block;
+
+/* Where the rows of a block's sums go: those of one block lie apart. */
+typedef struct gr_rows {
+    double *sums;
+    const volatile gr_warp *warp;
+} gr_rows;
+
+GR_DEVICE const gr_coefficients *gr_coefficients_of(const gr_cuda_block &b)
+{
+    return &b.step->coefficients[b.unit->bin];
+}
+
+GR_DEVICE char *gr_stage(const gr_cuda_block &b)
+{
+    return b.stages + threadIdx.x / 32 * GR_STAGE_BYTES;
+}
 
 /* ---- spans ----------------------------------------------------------------------- */
 
 GR_DEVICE uint64_t gr_word_of(const gr_cuda_block &b, int word)
 {
-    return b.walk->words[(uint64_t)word * b.walk->segment_count + b.index];
+    return b.walk->words[(uint64_t)word * b.walk->segment_count + b.unit->segment];
 }
 
 /* The span's pointer at the segment's begin; NULL where this call has none. */
@@ -66,7 +94,7 @@ GR_DEVICE char *gr_first_of(const gr_cuda_block &b)
 /* A pointer moved on to the block. */
 GR_DEVICE char *gr_at(const gr_cuda_block &b, char *base, uint32_t size)
 {
-    return base == NULL ? NULL : base + b.at * size;
+    return base == NULL ? NULL : base + (b.warp->begin - b.unit->begin) * size;
 }
 
 GR_DEVICE char *gr_at_word(const gr_cuda_block &b, int word, uint32_t size)
@@ -154,16 +182,6 @@ GR_DEVICE void gr_fold_bins(const gr_walk &w, const gr_step &step)
         step.sums[(uint64_t)GR_SUM_ABSENT * bins + bin] = gr_count_absent(w, bin);
 }
 
-/* A unit, in shared memory: what a thread would keep in registers while the body runs is read again
- * afterwards. */
-typedef struct gr_unit {
-    uint64_t begin, end;  /* the segment's */
-    uint64_t first_block; /* the unit's, counted from element 0 of the segment */
-    uint32_t segment, unit_count, blocks;
-    uint32_t flags;
-    int32_t bin, param_type, grad_type, compute_type;
-} gr_unit;
-
 GR_DEVICE void gr_find_unit(const gr_walk &w, uint32_t unit, gr_unit *out)
 {
     const uint32_t segment = gr_find_segment(w, unit);
@@ -174,6 +192,7 @@ GR_DEVICE void gr_find_unit(const gr_walk &w, uint32_t unit, gr_unit *out)
     out->begin = s->begin;
     out->end = s->end;
     out->first_block = first;
+    out->number = unit;
     out->segment = segment;
     out->unit_count = s->unit_count;
     out->blocks = left < GR_UNIT_BLOCKS ? static_cast<uint32_t>(left)
@@ -185,39 +204,88 @@ GR_DEVICE void gr_find_unit(const gr_walk &w, uint32_t unit, gr_unit *out)
     out->compute_type = s->compute_type;
 }
 
-/* One row of a block's sums, where the rows of one block lie apart. */
-GR_DEVICE void gr_give(double *out, int row, double sum)
+GR_DEVICE void gr_give(const gr_rows &out, int row, double sum)
 {
     if (gr_thread() == 0)
-        out[row * GR_UNIT_BLOCKS] = sum;
+        out.sums[row * GR_UNIT_BLOCKS + out.warp->k] = sum;
 }
 
-/* Block k of the unit, by one warp. */
-template <class BODY>
-GR_DEVICE void gr_walk_block(const gr_walk &w, const gr_step &step,
-                             const volatile gr_unit *unit, uint32_t k, double *sums,
-                             char *stage, const BODY &body)
+/* A thread's lanes of SUMS sums: the first KEPT in registers, the others in shared memory, where a
+ * thread reaches [sum][lane][thread] without others in its way. */
+template <int SUMS, int KEPT> struct gr_lanes {
+    static constexpr int SHARED = (SUMS - KEPT) * 4 * GR_PASS_THREADS;
+    float kept[KEPT > 0 ? KEPT : 1][4];
+    float *shared;
+};
+
+template <int SUMS, int KEPT>
+GR_DEVICE float *gr_lane(gr_lanes<SUMS, KEPT> *lanes, int which, int k)
+{
+    if (which < KEPT)
+        return &lanes->kept[which % (KEPT > 0 ? KEPT : 1)][k % 4];
+    return lanes->shared + ((which - KEPT) * 4 + k % 4) * GR_PASS_THREADS;
+}
+
+template <int SUMS, int KEPT>
+GR_DEVICE void gr_clear_lanes(gr_lanes<SUMS, KEPT> *lanes, float *shared)
+{
+    lanes->shared = shared + threadIdx.x;
+    GR_UNROLL
+    for (int i = 0; i < 4 * SUMS; i++)
+        *gr_lane(lanes, i / 4, i) = 0.0f;
+}
+
+template <int SUMS, int KEPT>
+GR_DEVICE void gr_add(gr_lanes<SUMS, KEPT> *lanes, int which, int k, float x, float y)
+{
+    float *lane = gr_lane(lanes, which, k);
+    *lane = GR_ACCUMULATE(*lane, x, y);
+}
+
+/* The block's sums. */
+template <int SUMS, int KEPT>
+GR_DEVICE void gr_give_lanes(gr_lanes<SUMS, KEPT> *lanes, const gr_rows &out)
+{
+    GR_UNROLL
+    for (int which = 0; which < SUMS; which++) {
+        const float lane[4] = { *gr_lane(lanes, which, 0), *gr_lane(lanes, which, 1),
+                                *gr_lane(lanes, which, 2), *gr_lane(lanes, which, 3) };
+        gr_give(out, which, gr_tree_quads(lane));
+        __syncwarp(); /* one after another: together they would need twice the registers */
+    }
+}
+
+/* Notes that the warp takes block k of the unit. */
+GR_DEVICE void gr_find_block(const volatile gr_unit *unit, uint32_t k, gr_warp *out)
 {
     const uint64_t number = unit->first_block + k;
     const uint64_t first = unit->begin, last = unit->end;
     const uint64_t begin = number * GR_BLOCK < first ? first : number * GR_BLOCK;
     const uint64_t end = (number + 1) * GR_BLOCK < last ? (number + 1) * GR_BLOCK : last;
-    const gr_cuda_block block = { &w,
-                                  &step,
-                                  &step.coefficients[unit->bin],
-                                  unit->segment,
-                                  unit->flags,
-                                  unit->param_type,
-                                  unit->grad_type,
-                                  unit->compute_type,
-                                  static_cast<uint32_t>(end - begin),
-                                  begin,
-                                  begin - first,
-                                  stage };
-    GR_UNROLL
-    for (int row = 0; row < BODY::ROWS; row++)
-        gr_give(sums + k, row, 0.0);
-    body.run(block, sums + k);
+    __syncwarp();
+    if (gr_thread() == 0) {
+        out->begin = begin;
+        out->n = static_cast<uint32_t>(end - begin);
+        out->k = k;
+    }
+    __syncwarp();
+}
+
+/* The unit's blocks, shared out among the warps. */
+template <class BODY>
+GR_DEVICE void gr_walk_unit(const gr_cuda_block &block, gr_warp *warp, double *sums,
+                            const BODY &body)
+{
+    const gr_rows out = { sums, warp };
+    GR_NO_UNROLL
+    for (uint32_t k = threadIdx.x / 32; k < block.unit->blocks;
+         k = block.warp->k + GR_PASS_WARPS) {
+        gr_find_block(block.unit, k, warp);
+        GR_UNROLL
+        for (int row = 0; row < BODY::ROWS; row++)
+            gr_give(out, row, 0.0);
+        body.run(block, out);
+    }
 }
 
 /* Whether this thread block is the one that makes the counter full. */
@@ -234,12 +302,12 @@ GR_DEVICE bool gr_is_last(uint32_t *counter, uint32_t full, uint32_t *answer)
 
 /* The unit's sums, and the segment's if it was its last. */
 template <int ROWS>
-GR_DEVICE void gr_end_unit(const gr_walk &w, uint32_t unit, const volatile gr_unit *place,
-                           double *sums, uint32_t *answer)
+GR_DEVICE void gr_end_unit(const gr_walk &w, const volatile gr_unit *place, double *sums,
+                           uint32_t *answer)
 {
     __syncthreads();
     if (threadIdx.x < ROWS)
-        w.unit_sums[threadIdx.x * w.unit_capacity + unit] =
+        w.unit_sums[threadIdx.x * w.unit_capacity + place->number] =
             gr_tree_blocks(sums + threadIdx.x * GR_UNIT_BLOCKS, place->blocks);
     if (!gr_is_last(&w.segment_done[place->segment], place->unit_count, answer))
         return;
@@ -256,22 +324,22 @@ GR_DEVICE bool gr_pass(const gr_walk &w, const gr_step &step, const BODY &body)
     GR_SHARED(double, sums, (BODY::ROWS > 0 ? BODY::ROWS : 1) * GR_UNIT_BLOCKS);
     GR_SHARED(uint32_t, answer, 1);
     GR_SHARED(uint4, stages, GR_PASS_WARPS * GR_STAGE_BYTES / 16);
-    GR_SHARED(gr_unit, shared_unit, 1);
-    const volatile gr_unit *place = shared_unit;
+    GR_SHARED(gr_unit, unit, 1);
+    GR_SHARED(gr_warp, warps, GR_PASS_WARPS);
+    gr_warp *warp = &warps[threadIdx.x / 32];
+    const gr_cuda_block block = { &w, &step, unit, warp, reinterpret_cast<char *>(stages) };
+    uint32_t next = blockIdx.x;
     GR_NO_UNROLL
-    for (uint32_t unit = blockIdx.x; unit < w.unit_count; unit += gridDim.x) {
+    while (next < w.unit_count) {
         if (threadIdx.x == 0)
-            gr_find_unit(w, unit, shared_unit);
+            gr_find_unit(w, next, unit);
         __syncthreads();
-        if (body.takes(place->param_type, place->grad_type)) {
-            GR_NO_UNROLL
-            for (uint32_t k = threadIdx.x / 32; k < place->blocks; k += GR_PASS_WARPS)
-                gr_walk_block(
-                    w, step, place, k, sums,
-                    reinterpret_cast<char *>(stages) + threadIdx.x / 32 * GR_STAGE_BYTES, body);
+        if (body.takes(block.unit->param_type, block.unit->grad_type)) {
+            gr_walk_unit(block, warp, sums, body);
             if constexpr (BODY::ROWS > 0)
-                gr_end_unit<BODY::ROWS>(w, unit, place, sums, answer);
+                gr_end_unit<BODY::ROWS>(w, block.unit, sums, answer);
         }
+        next = block.unit->number + gridDim.x;
         __syncthreads(); /* what is shared is used again */
     }
     if constexpr (BODY::ROWS == 0)

@@ -43,7 +43,7 @@ GR_DEVICE void gr_measure_row(const gr_policy_task *task, size_t r)
     }
 }
 
-__global__ void __launch_bounds__(ROW_THREADS)
+__global__ void __launch_bounds__(ROW_THREADS, 4)
     gradreg_cuda_k_policy_measure(const gr_policy_launch launch)
 {
     for (size_t r = (size_t)blockIdx.x * ROW_WARPS + threadIdx.x / 32;
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(ROW_THREADS)
 
 /* Tokens of every row's prompt, and how many prompts have one: each row looks at all others. Counts
  * are whole numbers, so any order gives their sum. */
-__global__ void __launch_bounds__(ROW_THREADS)
+__global__ void __launch_bounds__(ROW_THREADS, 4)
     gradreg_cuda_k_policy_prompts(const gr_policy_launch launch)
 {
     GR_SHARED(int32_t, groups, ROW_THREADS);
@@ -86,7 +86,7 @@ __global__ void __launch_bounds__(ROW_THREADS)
 }
 
 /* Whole numbers again. */
-__global__ void __launch_bounds__(TOTAL_THREADS)
+__global__ void __launch_bounds__(TOTAL_THREADS, 2)
     gradreg_cuda_k_policy_totals(const gr_policy_launch launch)
 {
     GR_SHARED(double, tokens, TOTAL_THREADS);
@@ -180,7 +180,7 @@ GR_DEVICE void gr_write_row(const gr_row_view *v, double entropy_gradient)
     }
 }
 
-__global__ void __launch_bounds__(ROW_THREADS)
+__global__ void __launch_bounds__(ROW_THREADS, 4)
     gradreg_cuda_k_policy_write(const gr_policy_launch launch)
 {
     for (size_t r = (size_t)blockIdx.x * ROW_WARPS + threadIdx.x / 32;
@@ -194,7 +194,7 @@ __global__ void __launch_bounds__(ROW_THREADS)
 
 /* One thread block: a warp per sum; rows' sums are used up by the fold, so what needs them comes
  * first. */
-__global__ void __launch_bounds__(TOTAL_THREADS)
+__global__ void __launch_bounds__(TOTAL_THREADS, 2)
     gradreg_cuda_k_policy_metrics(const gr_policy_launch launch)
 {
     GR_SHARED(double, sums, GR_POLICY_SUMS);

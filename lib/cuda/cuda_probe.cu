@@ -179,7 +179,7 @@ GR_DEVICE void gr_add_to(int32_t type, char *row, uint64_t i, float moved, uint3
         type == GRADREG_TYPE_BF16 ? gr_f32_to_bf16(moved) : gr_f32_to_f16_saturating(moved);
 }
 
-__global__ void __launch_bounds__(ROW_THREADS)
+__global__ void __launch_bounds__(ROW_THREADS, 4)
     gradreg_cuda_k_probe_inject(const gr_inject_task task, uint64_t first)
 {
     GR_SHARED(gr_row_tree, tree, 1);
@@ -241,7 +241,7 @@ struct gr_terms_of_row {
     }
 };
 
-__global__ void __launch_bounds__(ROW_THREADS)
+__global__ void __launch_bounds__(ROW_THREADS, 4)
     gradreg_cuda_k_probe_observe(const gr_observe_task task, uint64_t first)
 {
     GR_SHARED(gr_row_tree, tree, 1);
@@ -385,7 +385,7 @@ struct gr_divergence_of_row {
     }
 };
 
-__global__ void __launch_bounds__(ROW_THREADS)
+__global__ void __launch_bounds__(ROW_THREADS, 4)
     gradreg_cuda_k_divergence(const gr_divergence_task task)
 {
     GR_SHARED(gr_row_tree, tree, 1);
@@ -458,7 +458,7 @@ struct gr_difference_squares {
 };
 
 /* A thread block per run of GR_DELTA_BLOCKS blocks. */
-__global__ void __launch_bounds__(ROW_THREADS)
+__global__ void __launch_bounds__(ROW_THREADS, 4)
     gradreg_cuda_k_delta_runs(const gr_difference value, uint64_t count, uint64_t first_run,
                               double *runs)
 {

@@ -10,9 +10,14 @@
 
 /* ---- one block ------------------------------------------------------------------- */
 
-/* How a block's numbers come: stored (or rounded from master) in their own type, or as a direction,
- * which is summed in f32. */
+/* How a block's numbers come: stored (or rounded from master) in their own type, a tile at a time, or
+ * as a direction, which is summed in f32, a row at a time. */
 enum { GR_STORED, GR_DIRECTED };
+
+template <int HOW> GR_DEVICE constexpr int gr_each()
+{
+    return HOW == GR_STORED ? GR_TILE_EACH : GR_TILE_EACH / 2;
+}
 
 /* The type that numbers stored as STORED are summed in. */
 template <int STORED, int HOW> GR_DEVICE constexpr int gr_summed()
@@ -24,14 +29,14 @@ template <int STORED, int HOW>
 GR_DEVICE void gr_load_numbers(gr_tile<gr_summed<STORED, HOW>()> *tile, const gr_cuda_block &b,
                                const gr_clean &from, uint32_t i)
 {
-    const bool full = i + GR_TILE <= b.n;
+    const bool full = i + GR_TILE <= b.warp->n;
     if constexpr (HOW == GR_STORED) {
         gr_load_clean(tile, b, from, NULL, i, full);
     } else {
-        float x[8];
+        float x[4];
         gr_direction(b, i, x);
         GR_UNROLL
-        for (int k = 0; k < 8; k++)
+        for (int k = 0; k < 4; k++)
             gr_set_bits(tile, k, gr_f32_bits(x[k]));
     }
 }
@@ -41,11 +46,12 @@ template <int STORED, int HOW>
 GR_DEVICE double gr_squares_again(const gr_cuda_block &b, const gr_clean &from, uint32_t *bad)
 {
     double sum = 0.0;
-    for (uint32_t i = 0; i < b.n; i += GR_TILE) {
-        gr_tile<gr_summed<STORED, HOW>()> tile;
+    GR_NO_UNROLL
+    for (uint32_t i = 0; i < b.warp->n; i += 32 * gr_each<HOW>()) {
+        gr_tile<gr_summed<STORED, HOW>()> tile = {};
         gr_load_numbers<STORED, HOW>(&tile, b, from, i);
         GR_UNROLL
-        for (int k = 0; k < 8; k++) {
+        for (int k = 0; k < gr_each<HOW>(); k++) {
             const double x = static_cast<double>(gr_get(tile, k));
             sum = GR_ACCUMULATE(sum, x, x);
             *bad += static_cast<uint32_t>(gr_is_non_finite(gr_get(tile, k)));
@@ -70,23 +76,36 @@ GR_DEVICE uint32_t gr_largest_magnitude(const float lane[4])
     return largest;
 }
 
+/* A tile, or a row. */
 template <int STORED, int HOW>
-GR_DEVICE void gr_sum_block(const gr_cuda_block &b, const gr_clean &from, double *out)
+GR_DEVICE void gr_sum_numbers(const gr_cuda_block &b, const gr_clean &from, uint32_t i,
+                              float lane[4], uint32_t *seen)
+{
+    gr_tile<gr_summed<STORED, HOW>()> tile = {};
+    gr_load_numbers<STORED, HOW>(&tile, b, from, i);
+    GR_UNROLL
+    for (int w = 0; w < gr_tile<gr_summed<STORED, HOW>()>::WORDS; w++)
+        *seen |= tile.word[w];
+    GR_UNROLL
+    for (int k = 0; k < gr_each<HOW>(); k++) {
+        const float x = gr_get(tile, k);
+        lane[k % 4] = GR_ACCUMULATE(lane[k % 4], x, x);
+    }
+}
+
+template <int STORED, int HOW>
+GR_DEVICE void gr_sum_block(const gr_cuda_block &b, const gr_clean &from, const gr_rows &out)
 {
     float lane[4] = { 0.0f, 0.0f, 0.0f, 0.0f };
     uint32_t seen = 0;
-    GR_UNROLL_2
-    for (uint32_t i = 0; i < b.n; i += GR_TILE) {
-        gr_tile<gr_summed<STORED, HOW>()> tile;
-        gr_load_numbers<STORED, HOW>(&tile, b, from, i);
-        GR_UNROLL
-        for (int w = 0; w < gr_tile<gr_summed<STORED, HOW>()>::WORDS; w++)
-            seen |= tile.word[w];
-        GR_UNROLL
-        for (int k = 0; k < 8; k++) {
-            const float x = gr_get(tile, k);
-            lane[k % 4] = GR_ACCUMULATE(lane[k % 4], x, x);
-        }
+    if constexpr (HOW == GR_STORED) {
+        GR_UNROLL_2
+        for (uint32_t i = 0; i < b.warp->n; i += 32 * gr_each<HOW>())
+            gr_sum_numbers<STORED, HOW>(b, from, i, lane, &seen);
+    } else {
+        GR_NO_UNROLL /* a draw is long */
+            for (uint32_t i = 0; i < b.warp->n; i += 32 * gr_each<HOW>())
+                gr_sum_numbers<STORED, HOW>(b, from, i, lane, &seen);
     }
     if (gr_magnitude_in_range(gr_largest_magnitude(lane))) {
         gr_give(out, 0, gr_tree_quads(lane));
@@ -116,7 +135,7 @@ GR_DEVICE bool gr_reads(int source, uint32_t flags)
 
 template <int STORED> GR_DEVICE gr_clean gr_find_numbers(const gr_cuda_block &b, int source)
 {
-    const bool noisy = b.walk->noisy && (b.flags & GR_SEGMENT_NOISY) != 0;
+    const bool noisy = b.walk->noisy && (b.unit->flags & GR_SEGMENT_NOISY) != 0;
     if (source == GR_SOURCE_FIRST)
         return { gr_at(b, gr_first_of(b), gr_size_of<STORED>()), NULL };
     if (source == GR_SOURCE_SECOND)
@@ -138,10 +157,10 @@ template <int STORED, int HOW> struct gr_squares_body {
         return (weights ? param_type : grad_type) == STORED;
     }
 
-    GR_DEVICE_MEMBER void run(const gr_cuda_block &b, double *out) const
+    GR_DEVICE_MEMBER void run(const gr_cuda_block &b, const gr_rows &out) const
     {
         gr_clean from = { NULL, NULL };
-        if (!gr_reads(source, b.flags))
+        if (!gr_reads(source, b.unit->flags))
             return;
         if (HOW == GR_STORED)
             from = gr_find_numbers<STORED>(b, source);
@@ -151,7 +170,7 @@ template <int STORED, int HOW> struct gr_squares_body {
 };
 
 template <int STORED, int HOW>
-__global__ void __launch_bounds__(GR_PASS_THREADS, HOW == GR_STORED ? GR_PASS_RESIDENT : 2)
+__global__ void __launch_bounds__(GR_PASS_THREADS, GR_PASS_RESIDENT)
     gradreg_cuda_k_squares(const gr_walk walk, const gr_step step, int source,
                            const gr_decision_task decision)
 {
@@ -253,16 +272,16 @@ template <int P> struct gr_verify_body {
         return param_type == P;
     }
 
-    GR_DEVICE_MEMBER void run(const gr_cuda_block &b, double *out) const
+    GR_DEVICE_MEMBER void run(const gr_cuda_block &b, const gr_rows &out) const
     {
         uint32_t differ = 0;
-        if ((b.flags & (GR_SEGMENT_PERTURBED | GR_SEGMENT_NOISY)) == 0)
+        if ((b.unit->flags & (GR_SEGMENT_PERTURBED | GR_SEGMENT_NOISY)) == 0)
             return;
         const gr_clean master = { NULL, gr_at_word(b, GR_WORD_MASTER, 4) };
         const gr_clean params = { gr_at_word(b, GR_WORD_PARAMS, gr_size_of<P>()), NULL };
-        for (uint32_t i = 0; i < b.n; i += GR_TILE) {
+        for (uint32_t i = 0; i < b.warp->n; i += GR_TILE) {
             gr_tile<P> rounded, stored;
-            const bool full = i + GR_TILE <= b.n;
+            const bool full = i + GR_TILE <= b.warp->n;
             gr_load_clean(&rounded, b, master, NULL, i, full);
             gr_load_clean(&stored, b, params, NULL, i, full);
             GR_UNROLL
