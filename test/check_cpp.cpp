@@ -2,6 +2,7 @@
 #include <check.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <string>
