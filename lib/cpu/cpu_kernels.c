@@ -119,6 +119,12 @@ GR_ALWAYS void gr_move_one(const int ordinary, const int P, const int U, const g
                                             gr_load(U, b->slope, i) * b->scale_slope);
 }
 
+/* Elements whose copies are made in one run: see GR_RESTORED below. */
+GR_ALWAYS size_t gr_move_run_of(const int type)
+{
+    return type == GRADREG_TYPE_F32 ? 512 : gr_tile_of(type);
+}
+
 /* Copies are made while the lines are on their way in for the arithmetic anyway. */
 GR_ALWAYS void gr_move_copies(const int P, const int U, const gr_move_block *b, size_t i,
                               size_t n)
@@ -150,33 +156,31 @@ GR_ALWAYS void gr_move_rest(const int ordinary, const int P, const int U,
 GR_ALWAYS void gr_move_tiles(const int ordinary, const int P, const int U,
                              const gr_move_block *b, size_t n, float *lanes, uint64_t *totals)
 {
-    const size_t tile = gr_tile_of(U);
+    const size_t tile = gr_tile_of(U), run = gr_move_run_of(U);
     gr_move_counts counts = { 0 };
     gr_vf sums[GR_MOVE_SUMS];
-    size_t i = 0;
-    for (; i + tile <= n; i += tile) {
-        gr_move_copies(P, U, b, i, tile);
-        for (size_t lane = 0; lane < GR_LANES; lane += W) {
-            gr_lanes_load(sums, lanes, GR_MOVE_SUMS, lane);
-            for (size_t row = 0; row < tile; row += GR_LANES)
-                gr_move_one(ordinary, P, U, b, i + row + lane, sums, &counts);
-            gr_lanes_store(lanes, sums, GR_MOVE_SUMS, lane);
+    for (size_t i = 0; i < n;) {
+        const size_t begin = i, stop = n - i < run ? n : i + run;
+        gr_move_copies(P, U, b, i, stop - i);
+        for (; i + tile <= stop; i += tile)
+            for (size_t lane = 0; lane < GR_LANES; lane += W) {
+                gr_lanes_load(sums, lanes, GR_MOVE_SUMS, lane);
+                for (size_t row = 0; row < tile; row += GR_LANES)
+                    gr_move_one(ordinary, P, U, b, i + row + lane, sums, &counts);
+                gr_lanes_store(lanes, sums, GR_MOVE_SUMS, lane);
+            }
+        for (; i < stop; i += W) {
+            gr_lanes_load(sums, lanes, GR_MOVE_SUMS, i % GR_LANES);
+            if (n - i < W)
+                gr_move_rest(ordinary, P, U, b, i, n - i, sums, &counts);
+            else
+                gr_move_one(ordinary, P, U, b, i, sums, &counts);
+            gr_lanes_store(lanes, sums, GR_MOVE_SUMS, i % GR_LANES);
         }
         if (b->zeroed != NULL)
-            memset((char *)b->zeroed + i * gr_size_of(U), 0, tile * gr_size_of(U));
+            memset((char *)b->zeroed + begin * gr_size_of(U), 0,
+                   (stop - begin) * gr_size_of(U));
     }
-    const size_t tiled = i;
-    gr_move_copies(P, U, b, i, n - i);
-    for (; i < n; i += W) {
-        gr_lanes_load(sums, lanes, GR_MOVE_SUMS, i % GR_LANES);
-        if (n - i < W)
-            gr_move_rest(ordinary, P, U, b, i, n - i, sums, &counts);
-        else
-            gr_move_one(ordinary, P, U, b, i, sums, &counts);
-        gr_lanes_store(lanes, sums, GR_MOVE_SUMS, i % GR_LANES);
-    }
-    if (b->zeroed != NULL)
-        memset((char *)b->zeroed + tiled * gr_size_of(U), 0, (n - tiled) * gr_size_of(U));
     totals[0] += gr_total(counts.changed);
     totals[1] += gr_total(counts.saturated);
 }
