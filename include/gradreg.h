@@ -1474,9 +1474,10 @@ GRADREG_API gradreg_status gradreg_policy_logits(
 
 /* From hidden states h and the head's weight W [vocabulary x width] instead of logits: x = h Wt, a chunk
  * of rows at a time, so that the logits of a batch never exist together. Everything else is as above.
- * Needs a BLAS (on the CPU OpenBLAS at build time: option blas). Its own threads multiply, as many as it
- * was told to use (OPENBLAS_NUM_THREADS); its sums depend on its core and thread count, so these calls
- * alone do not promise the same bits everywhere. */
+ * Needs a BLAS: on the CPU OpenBLAS at build time (option blas), on CUDA cuBLAS, opened at a context's first
+ * call, which is refused with STATE in a capture. OpenBLAS's own threads multiply, as many as it was told to
+ * use (OPENBLAS_NUM_THREADS). Sums depend on the BLAS, its core and thread count, so these calls alone do
+ * not promise the same bits everywhere. */
 
 /** Hidden states, head weight, and how they are worked on. */
 typedef struct gradreg_linear_params {
@@ -1506,7 +1507,7 @@ GRADREG_API gradreg_status gradreg_linear_params_init(gradreg_linear_params *out
 
 /** gradreg_logprobs_forward() of h Wt. Rows with target -1 are never read.
  *
- *  Returns:  OK; INVALID_ARGUMENT; UNSUPPORTED (a build without BLAS; a field of a newer version);
+ *  Returns:  OK; INVALID_ARGUMENT; UNSUPPORTED (no BLAS; a field of a newer version);
  *            OUT_OF_MEMORY (scratch); STATE (context in use). Nothing is written unless OK.
  *  Out:      logp, entropy, log_sum_exp: rows f32 each; the last two may be NULL.
  *  In:       hidden, rows x width; weight, vocabulary x width, both of params.type; targets, rows.
@@ -1523,7 +1524,7 @@ GRADREG_API gradreg_status gradreg_linear_logprobs_forward(
  *  Rows that are padding, or whose dlogp and dentropy are 0, are never read and get zeros. A row without
  *  a distribution that something asks of makes its dhidden and all of dweight NaN.
  *
- *  Returns:  OK; INVALID_ARGUMENT; UNSUPPORTED (a build without BLAS; a field of a newer version);
+ *  Returns:  OK; INVALID_ARGUMENT; UNSUPPORTED (no BLAS; a field of a newer version);
  *            OUT_OF_MEMORY (scratch); STATE (context in use). Nothing is written unless OK.
  *  Out:      dhidden, rows x width of gradient_type; dweight, vocabulary x width f32, added to with
  *            add_weight_gradient. One of them may be NULL.

@@ -69,8 +69,8 @@ static void choose_sizes(gr_linear_task *t, size_t chunk_rows)
     t->chunk = chunk_rows;
     if (t->chunk == 0)
         t->chunk = t->vocabulary == 0 ? 1 : CHUNK_LOGITS / t->vocabulary;
+    t->chunk = t->chunk > t->rows ? t->rows : t->chunk;
     t->chunk = t->chunk < 1 ? 1 : t->chunk;
-    t->chunk = t->chunk > t->rows && t->rows > 0 ? t->rows : t->chunk;
     t->panel = t->type == GRADREG_TYPE_F32 ? 0 : panel < 64 ? 64 : panel;
     t->panel = t->panel > t->vocabulary ? t->vocabulary : t->panel;
 }

@@ -33,8 +33,23 @@ static void *device_of(const gradreg_context *context)
     return context->device;
 }
 
+/* An entry of LD_LIBRARY_PATH that is empty or relative stands for the current directory. */
+static int path_is_absolute(void)
+{
+    const char *at = getenv("LD_LIBRARY_PATH");
+    if (at == NULL || *at == '\0')
+        return 1;
+    for (;;) {
+        if (*at != '/')
+            return 0;
+        at += strcspn(at, ":;");
+        if (*at++ == '\0')
+            return 1;
+    }
+}
+
 static const gr_core core = { gradreg_i_set_error, gradreg_i_log, gradreg_i_struct_write,
-                              device_of };
+                              device_of, path_is_absolute };
 
 /* ---- whether it fits ------------------------------------------------------------- */
 
@@ -95,21 +110,6 @@ static void *open_beside(char *path, size_t bytes)
     const int length = snprintf(path, bytes, "%.*s/" FILE_NAME, (int)(slash - real), real);
     free(real);
     return length > 0 && (size_t)length < bytes ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
-}
-
-/* An entry of LD_LIBRARY_PATH that is empty or relative stands for the current directory. */
-static int path_is_absolute(void)
-{
-    const char *at = getenv("LD_LIBRARY_PATH");
-    if (at == NULL || *at == '\0')
-        return 1;
-    for (;;) {
-        if (*at != '/')
-            return 0;
-        at += strcspn(at, ":;");
-        if (*at++ == '\0')
-            return 1;
-    }
 }
 
 static gradreg_status search(void)

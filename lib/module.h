@@ -15,20 +15,23 @@ typedef struct gr_core {
     void (*struct_write)(void *caller, const void *filled, size_t known);
     /* what gr_device.open gave for this context */
     void *(*device_of)(const gradreg_context *context);
+    /* whether a library that is opened by its name alone cannot come from the current directory */
+    int (*library_path_is_absolute)(void);
 } gr_core;
 
-enum { GR_MODULE_MAGIC = 0x47525245, GR_MODULE_SIZES = 13 };
+enum { GR_MODULE_MAGIC = 0x47525245, GR_MODULE_SIZES = 15 };
 
 /* Of the structs that both sides read. */
-#define GR_MODULE_LAYOUT                                                       \
-    {                                                                          \
-        (uint32_t)sizeof(gr_backend_ops), (uint32_t)sizeof(gr_loss_ops),       \
-            (uint32_t)sizeof(gr_work), (uint32_t)sizeof(gr_span),              \
-            (uint32_t)sizeof(gr_segment), (uint32_t)sizeof(gr_policy_task),    \
-            (uint32_t)sizeof(gr_control), (uint32_t)sizeof(gr_core),           \
-            (uint32_t)sizeof(gr_probe_ops), (uint32_t)sizeof(gr_monitor_ops),  \
-            (uint32_t)sizeof(gr_inject_task), (uint32_t)sizeof(gr_delta_task), \
-            (uint32_t)sizeof(gr_policy_logits_task)                            \
+#define GR_MODULE_LAYOUT                                                               \
+    {                                                                                  \
+        (uint32_t)sizeof(gr_backend_ops), (uint32_t)sizeof(gr_loss_ops),               \
+            (uint32_t)sizeof(gr_work), (uint32_t)sizeof(gr_span),                      \
+            (uint32_t)sizeof(gr_segment), (uint32_t)sizeof(gr_policy_task),            \
+            (uint32_t)sizeof(gr_control), (uint32_t)sizeof(gr_core),                   \
+            (uint32_t)sizeof(gr_probe_ops), (uint32_t)sizeof(gr_monitor_ops),          \
+            (uint32_t)sizeof(gr_inject_task), (uint32_t)sizeof(gr_delta_task),         \
+            (uint32_t)sizeof(gr_policy_logits_task), (uint32_t)sizeof(gr_linear_task), \
+            (uint32_t)sizeof(gr_logits_ops)                                            \
     }
 
 typedef struct gr_module {

@@ -3,6 +3,7 @@
  * In: rows of sums, ranks' rows, bytes. Out: the same, moved and added on the stream. Only fetch
  * waits, and store for more than a few thousand bytes. */
 #include "cuda_context.h"
+#include "cuda_linear.h"
 #include "cuda_logprobs.h"
 #include "cuda_policy.h"
 #include "cuda_policy_logits.h"
@@ -137,9 +138,9 @@ static const gr_backend_ops ops = { "CUDA",
 static const gr_logits_ops logits = { gradreg_cuda_logprobs_forward,
                                       gradreg_cuda_logprobs_backward,
                                       gradreg_cuda_policy_logits,
+                                      gradreg_cuda_linear_forward,
+                                      gradreg_cuda_linear_backward,
                                       NULL,
-                                      NULL,
-                                      "linear log-probs are not on the GPU in this version",
                                       0 };
 
 /* ---- the module ------------------------------------------------------------------ */

@@ -101,7 +101,7 @@ typedef struct gr_cuda_context {
     int has_clusters; /* of thread blocks */
     int chip_bytes;   /* of a row of logits that a block can hold */
     cudaStream_t stream;
-    void *blas;
+    void *blas; /* cuda_blas.h */
 } gr_cuda_context;
 
 static inline gr_cuda_context *gr_cuda_of(const gradreg_context *context)

@@ -4,6 +4,7 @@
  * device is the same after every call as before it. */
 #include "cuda_context.h"
 
+#include "cuda_blas.h"
 #include "cuda_policy_logits.h"
 
 #include <stdio.h>
@@ -177,7 +178,15 @@ gradreg_status gradreg_cuda_open(void **state, int32_t index, char *name)
 
 void gradreg_cuda_close(void *state)
 {
-    free(state);
+    gr_cuda_context *c = static_cast<gr_cuda_context *>(state);
+    gr_device_guard guard;
+    if (c->blas != NULL) {
+        const gradreg_status selected = select_device(c->device, &guard);
+        gradreg_cuda_blas_close(c);
+        if (selected == GRADREG_OK)
+            gradreg_cuda_leave(c, &guard);
+    }
+    free(c);
 }
 
 /* ---- stream and memory ----------------------------------------------------------- */

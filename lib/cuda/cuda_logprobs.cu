@@ -93,7 +93,8 @@ static gradreg_status launch_backward(const gr_cuda_context *c,
     return GRADREG_OK;
 }
 
-static gradreg_status run_forward(const gr_cuda_context *c, const gr_logprobs_task *task)
+gradreg_status gradreg_cuda_logprobs_run_forward(const gr_cuda_context *c,
+                                                 const gr_logprobs_task *task)
 {
     if (task->view.rows == 0)
         return GRADREG_OK;
@@ -104,7 +105,8 @@ static gradreg_status run_forward(const gr_cuda_context *c, const gr_logprobs_ta
     }
 }
 
-static gradreg_status run_backward(const gr_cuda_context *c, const gr_logprobs_slope_task *task)
+gradreg_status gradreg_cuda_logprobs_run_backward(const gr_cuda_context *c,
+                                                  const gr_logprobs_slope_task *task)
 {
     if (task->view.rows == 0)
         return GRADREG_OK;
@@ -121,7 +123,7 @@ gradreg_status gradreg_cuda_logprobs_forward(gradreg_context *context,
     gr_cuda_context *c = gr_cuda_of(context);
     gr_device_guard guard;
     GR_TRY(gradreg_cuda_enter(c, &guard));
-    const gradreg_status status = run_forward(c, task);
+    const gradreg_status status = gradreg_cuda_logprobs_run_forward(c, task);
     gradreg_cuda_leave(c, &guard);
     return status;
 }
@@ -132,7 +134,7 @@ gradreg_status gradreg_cuda_logprobs_backward(gradreg_context *context,
     gr_cuda_context *c = gr_cuda_of(context);
     gr_device_guard guard;
     GR_TRY(gradreg_cuda_enter(c, &guard));
-    const gradreg_status status = run_backward(c, task);
+    const gradreg_status status = gradreg_cuda_logprobs_run_backward(c, task);
     gradreg_cuda_leave(c, &guard);
     return status;
 }

@@ -9,4 +9,10 @@ gradreg_status gradreg_cuda_logprobs_forward(gradreg_context *context,
 gradreg_status gradreg_cuda_logprobs_backward(gradreg_context *context,
                                               const gr_logprobs_slope_task *task);
 
+/* The same within a call that has entered. */
+gradreg_status gradreg_cuda_logprobs_run_forward(const gr_cuda_context *c,
+                                                 const gr_logprobs_task *task);
+gradreg_status gradreg_cuda_logprobs_run_backward(const gr_cuda_context *c,
+                                                  const gr_logprobs_slope_task *task);
+
 #endif

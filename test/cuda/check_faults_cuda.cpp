@@ -17,7 +17,7 @@ namespace
 {
 
 /* Calls that fail on purpose, at least. */
-enum { LEAST = 400 };
+enum { LEAST = 700 };
 
 int failures;
 uint64_t failed_calls;
@@ -69,25 +69,33 @@ enum { COUNT = 3000, LAYERS = 2 };
 
 /* Buffers are the test's own: they are made before anything fails. */
 struct Buffers {
-    float *params = nullptr, *grads = nullptr, *logp = nullptr, *advantages = nullptr;
+    float *params = nullptr, *grads = nullptr, *logp = nullptr, *advantages = nullptr,
+          *work = nullptr; /* what logits and the probe write: the others stay what they are */
     gradreg_policy_metrics *metrics = nullptr;
+    int32_t *targets = nullptr;
+    double *norms = nullptr;
 
     Buffers()
     {
         const std::vector<float> some(COUNT, 0.25f);
         const gradreg_policy_metrics empty = GRADREG_POLICY_METRICS_INIT;
-        for (float **each : { &params, &grads, &logp, &advantages }) {
+        for (float **each : { &params, &grads, &logp, &advantages, &work }) {
             cudaMalloc(each, COUNT * sizeof(float));
             cudaMemcpy(*each, some.data(), COUNT * sizeof(float), cudaMemcpyHostToDevice);
         }
+        cudaMalloc(&targets, 4 * sizeof(int32_t));
+        cudaMemset(targets, 0, 4 * sizeof(int32_t));
+        cudaMalloc(&norms, sizeof(double));
         cudaMalloc(&metrics, sizeof(empty));
         cudaMemcpy(metrics, &empty, sizeof(empty), cudaMemcpyHostToDevice);
     }
     ~Buffers()
     {
-        for (float *each : { params, grads, logp, advantages })
+        for (float *each : { params, grads, logp, advantages, work })
             cudaFree(each);
         cudaFree(metrics);
+        cudaFree(targets);
+        cudaFree(norms);
     }
 };
 
@@ -163,8 +171,61 @@ void use_losses(Session *session, gradreg_context *context, Buffers *memory)
     TRY(gradreg_advantages, context, memory->advantages, memory->logp, 4, 1, &advantages);
 }
 
+/* Four rows of logits, two of hidden states. */
+void use_logits(Session *session, gradreg_context *context, Buffers *memory)
+{
+    enum { ROWS = 4, VOCABULARY = 40, WIDTH = 8 };
+    gradreg_logits_params logits = GRADREG_LOGITS_PARAMS_INIT;
+    gradreg_linear_params linear = GRADREG_LINEAR_PARAMS_INIT;
+    gradreg_policy_batch batch = GRADREG_POLICY_BATCH_INIT;
+    gradreg_policy policy = GRADREG_POLICY_INIT;
+    float *const out = memory->work, *const rows = memory->work + 1000;
+    logits.rows = linear.rows = ROWS;
+    logits.vocabulary = linear.vocabulary = VOCABULARY;
+    linear.width = WIDTH;
+    batch.sequences = 2;
+    batch.length = 2;
+    batch.advantages = memory->advantages;
+    policy.kl = GRADREG_KL_NONE;
+    TRY(gradreg_logprobs_forward, context, rows, rows + 10, rows + 20, memory->params,
+        memory->targets, &logits);
+    TRY(gradreg_logprobs_backward, context, out, memory->params, memory->targets, rows + 20,
+        rows + 10, rows, nullptr, &logits);
+    TRY(gradreg_policy_logits, context, memory->metrics, out, nullptr, nullptr, memory->params,
+        memory->targets, &batch, &policy, &logits);
+    TRY(gradreg_linear_logprobs_forward, context, rows, rows + 10, rows + 20, memory->params,
+        memory->params + 500, memory->targets, &linear);
+    TRY(gradreg_linear_logprobs_backward, context, out, memory->work + 2000, memory->params,
+        memory->params + 500, memory->targets, rows + 20, rows + 10, rows, nullptr, &linear);
+}
+
+void use_probe(Session *session, gradreg_context *context, Buffers *memory)
+{
+    gradreg_probe_params params = GRADREG_PROBE_PARAMS_INIT;
+    gradreg_probe_layer layer = GRADREG_PROBE_LAYER_INIT;
+    gradreg_segment segment = GRADREG_SEGMENT_INIT;
+    gradreg_probe *probe = nullptr;
+    params.layer_count = 1;
+    params.trials = 2;
+    segment.count = 1000;
+    if (!TRY(gradreg_probe_create, &probe, context, &params)) {
+        expect(probe == nullptr, "a failed create leaves no probe");
+        return;
+    }
+    TRY(gradreg_probe_inject, probe, memory->work, GRADREG_TYPE_F32, 2, 100, 100, 0, 0);
+    TRY(gradreg_probe_observe, probe, memory->params, GRADREG_TYPE_F32, 2, 100, 100, 5, 0, 0);
+    TRY(gradreg_probe_summary, probe, &layer, 1);
+    TRY(gradreg_probe_reset, probe);
+    TRY(gradreg_probe_destroy, probe);
+    TRY(gradreg_js_divergence, context, memory->work, memory->params, memory->logp, 2, 100);
+    TRY(gradreg_weight_delta, context, memory->norms, memory->params, memory->logp,
+        GRADREG_TYPE_F32, &segment, 1);
+}
+
 /* Whether everything was OK, or what failed was a release, of which nobody can say anything. */
-bool play(const char *name, Buffers *memory, std::string *failed_in = nullptr)
+enum Part { TRAINING, LOGITS, BOTH };
+
+bool play(const char *name, Buffers *memory, Part part = BOTH, std::string *failed_in = nullptr)
 {
     Session one(name), *const session = &one;
     gradreg_context_params params = GRADREG_CONTEXT_PARAMS_INIT;
@@ -176,8 +237,14 @@ bool play(const char *name, Buffers *memory, std::string *failed_in = nullptr)
         return false;
     }
     TRY(gradreg_context_reserve, context, 1 << 16);
-    use_regularizer(session, context, memory);
-    use_losses(session, context, memory);
+    if (part != LOGITS) {
+        use_regularizer(session, context, memory);
+        use_losses(session, context, memory);
+    }
+    if (part != TRAINING) {
+        use_logits(session, context, memory);
+        use_probe(session, context, memory);
+    }
     TRY(gradreg_context_synchronize, context);
     TRY(gradreg_context_destroy, context);
     if (failed_in != nullptr)
@@ -185,17 +252,16 @@ bool play(const char *name, Buffers *memory, std::string *failed_in = nullptr)
     return !one.failed;
 }
 
-void fail_each(Buffers *memory, size_t held)
+void fail_each(Buffers *memory, size_t held, Part part)
 {
-    expect(play("the first", memory), "the first session works"); /* opens the module too */
     emulated_cuda_fail(0, 0);
-    expect(play("without failures", memory), "the session works");
+    expect(play("without failures", memory, part), "the session works");
     const uint64_t calls = emulated_cuda_calls();
     for (int onwards = 0; onwards < 2; onwards++)
         for (uint64_t nth = 1; nth <= calls; nth++) {
             emulated_cuda_fail(nth, onwards);
             std::string during;
-            const bool fine = play("with a failure", memory, &during);
+            const bool fine = play("with a failure", memory, part, &during);
             const std::string name = emulated_cuda_failed_name();
             failed_calls += emulated_cuda_failed() > 0;
             emulated_cuda_fail(0, 0);
@@ -208,7 +274,7 @@ void fail_each(Buffers *memory, size_t held)
                    which + " fails and " + std::to_string(emulated_cuda_live() - held) +
                        " things are left behind");
         }
-    expect(play("afterwards", memory), "the session works afterwards");
+    expect(play("afterwards", memory, part), "the session works afterwards");
     std::printf("runtime calls: %llu in a session\n", static_cast<unsigned long long>(calls));
 }
 
@@ -225,7 +291,7 @@ void crash(Buffers *memory, size_t held)
 /* The memory ends at every size. */
 void run_out(Buffers *memory, size_t held)
 {
-    const size_t own = 4 * COUNT * sizeof(float) + sizeof(gradreg_policy_metrics);
+    const size_t own = 5 * COUNT * sizeof(float) + sizeof(gradreg_policy_metrics) + 24;
     int refusals = 0;
     for (size_t more = 1; more < 400000; more += 1 + more / 2) {
         emulated_cuda_set_memory(own + more);
@@ -244,7 +310,10 @@ int main()
     {
         Buffers memory;
         const size_t held = emulated_cuda_live();
-        fail_each(&memory, held);
+        expect(play("the first", &memory),
+               "the first session works"); /* opens the module too */
+        fail_each(&memory, held, TRAINING);
+        fail_each(&memory, held, LOGITS);
         crash(&memory, held);
         run_out(&memory, held);
     }

@@ -1,5 +1,6 @@
 /* logits.cpp - log-probs from logits, their gradient, and losses straight from logits. */
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 
 #include "losses.h"
@@ -284,12 +285,153 @@ void run_policy_logits(unsigned number)
     require_same_metrics(sides, memories, "metrics");
 }
 
+/* ---- from hidden states --------------------------------------------------------------------- */
+
+/* Products are summed in another order, so these alone are compared within a bound: per element
+ * 2^-16 of the array's largest magnitude, and half a unit in the last place of a type of 16 bits. */
+void require_near(const Array &array, const std::string &what)
+{
+    const Bytes cpu = array.read(false), cuda = array.read(true);
+    const gradreg_type type = array.type();
+    const size_t n = cpu.size() / type_bytes(type);
+    const double unit = type == GRADREG_TYPE_F32   ? 0.0
+                        : type == GRADREG_TYPE_F16 ? 0x1p-10
+                                                   : 0x1p-7;
+    double largest = 0;
+    for (size_t i = 0; i < n; i++) {
+        const double x = std::fabs(value_of(get(cpu, type, i), type));
+        largest = x > largest && std::isfinite(x) ? x : largest;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const double x = value_of(get(cpu, type, i), type);
+        const double y = value_of(get(cuda, type, i), type);
+        const bool same = x == y || (x != x && y != y);
+        char text[160];
+        if (same || std::fabs(x - y) <= 0x1p-16 * largest + unit * std::fabs(x))
+            continue;
+        std::snprintf(text, sizeof(text),
+                      ": element %zu of %zu is %a on the CPU and %a, of at most %a", i, n, x, y,
+                      largest);
+        throw Failure(what + text);
+    }
+    compared_bytes += cpu.size();
+}
+
+gradreg_linear_params linear_of(Random *random, unsigned number)
+{
+    static const size_t counts[] = { 0, 1, 3, 9, 20 };
+    static const size_t widths[] = { 1, 5, 16, 33, 70 };
+    static const size_t vocabularies[] = { 1, 2, 40, 129, 300 };
+    const gradreg_linear_params defaults = GRADREG_LINEAR_PARAMS_INIT;
+    gradreg_linear_params p = defaults;
+    p.type = GRADREG_TYPE_F32 + static_cast<int32_t>(number % 3);
+    p.gradient_type = static_cast<gradreg_type>(random->below(2) == 0 ? 0 : GRADREG_TYPE_F32);
+    if (p.type == GRADREG_TYPE_F32 && random->below(2) == 0)
+        p.gradient_type = GRADREG_TYPE_BF16;
+    p.rows = random->pick(counts);
+    p.width = random->pick(widths);
+    p.vocabulary = random->pick(vocabularies);
+    p.hidden_stride = p.width + random->below(3);
+    p.weight_stride = p.width + random->below(3);
+    p.chunk_rows = random->below(3) == 0 ? 0 : 1 + random->below(5);
+    p.add_weight_gradient = static_cast<int32_t>(random->below(2));
+    p.temperature = random->below(2) == 0 ? 1.0f : 1.3f;
+    return p;
+}
+
+/* Rows that take no part are never read: they are NaN here. */
+Bytes hidden_of(Random *random, const gradreg_linear_params &p,
+                const std::vector<int32_t> &targets)
+{
+    Bytes bytes(p.rows * p.hidden_stride * type_bytes(p.type));
+    for (size_t i = 0; i < p.rows * p.hidden_stride; i++) {
+        const bool read = i % p.hidden_stride < p.width && targets[i / p.hidden_stride] >= 0;
+        put(&bytes, p.type, i,
+            bits_of(read ? random->unit() : static_cast<double>(NAN), p.type));
+    }
+    return bytes;
+}
+
+Bytes weight_of(Random *random, const gradreg_linear_params &p)
+{
+    Bytes bytes(p.vocabulary * p.weight_stride * type_bytes(p.type));
+    for (size_t i = 0; i < p.vocabulary * p.weight_stride; i++)
+        put(&bytes, p.type, i,
+            bits_of(i % p.weight_stride < p.width ? 0.5 * random->unit()
+                                                  : static_cast<double>(NAN),
+                    p.type));
+    return bytes;
+}
+
+void run_linear(unsigned number)
+{
+    Random random(number + 70000);
+    const gradreg_linear_params p = linear_of(&random, number);
+    const size_t n = p.rows;
+    const gradreg_type gradient = p.gradient_type != 0 ? p.gradient_type : p.type;
+    std::vector<int32_t> target(n);
+    for (int32_t &one : target)
+        one = random.below(4) == 0
+                  ? -1
+                  : static_cast<int32_t>(random.below(static_cast<uint32_t>(p.vocabulary)));
+    const Side cpu(GRADREG_BACKEND_CPU), cuda(GRADREG_BACKEND_CUDA);
+    const Array hidden(cpu, cuda, p.type, hidden_of(&random, p, target));
+    const Array weight(cpu, cuda, p.type, weight_of(&random, p));
+    const Numbers<int32_t> targets(cpu, cuda, target);
+    const Floats logp(cpu, cuda, std::vector<float>(n, 7.0f));
+    const Floats entropy(cpu, cuda, std::vector<float>(n, 7.0f));
+    const Floats sums(cpu, cuda, std::vector<float>(n, 7.0f));
+    std::vector<float> weights = numbers(&random, n, 0, 1, false);
+    for (float &x : weights)
+        x = random.below(5) == 0 ? 0.0f : x;
+    const bool with_entropy = random.below(2) == 0;
+    const Floats dlogp(cpu, cuda, weights);
+    const Floats dentropy(cpu, cuda, numbers(&random, n, 0, 0.1, false));
+    const Array dhidden(cpu, cuda, gradient, Bytes(n * p.hidden_stride * type_bytes(gradient)));
+    const Floats dweight(cpu, cuda, numbers(&random, p.vocabulary * p.width, 0, 0.1, false));
+    const bool no_dhidden = random.below(6) == 0,
+               no_dweight = !no_dhidden && random.below(6) == 0;
+    size_t scratch = 0;
+    CALL(gradreg_linear_logprobs_scratch_bytes(&scratch, &p));
+    CALL(gradreg_context_reserve(cuda.context, scratch));
+    const auto forward = [&](const Side &side) {
+        return gradreg_linear_logprobs_forward(
+            side.context, logp.on(side), with_entropy ? entropy.on(side) : nullptr,
+            sums.on(side), hidden.on(side), weight.on(side), targets.on(side), &p);
+    };
+    const auto backward = [&](const Side &side) {
+        return gradreg_linear_logprobs_backward(
+            side.context, no_dhidden ? nullptr : dhidden.on(side),
+            no_dweight ? nullptr : dweight.on(side), hidden.on(side), weight.on(side),
+            targets.on(side), sums.on(side), with_entropy ? entropy.on(side) : nullptr,
+            dlogp.on(side), with_entropy ? dentropy.on(side) : nullptr, &p);
+    };
+    CALL(forward(cpu));
+    CALL(backward(cpu));
+    const gradreg_status first = call_captured(cuda, [&] { return forward(cuda); });
+    require(first == GRADREG_ERROR_STATE, "cuBLAS is not opened in a capture");
+    CALL(forward(cuda));
+    if (number % 3 == 0) {
+        CALL(call_captured(cuda, [&] { return backward(cuda); }));
+    } else {
+        const Quiet quiet("log-probs from hidden states");
+        CALL(forward(cuda));
+        CALL(backward(cuda));
+    }
+    require_near(logp, "logp");
+    require_near(entropy, "entropy");
+    require_near(sums, "log_sum_exp");
+    require_near(dhidden, "dhidden");
+    require_near(dweight, "dweight");
+}
+
 } // namespace
 
 std::vector<Case> logits_cases()
 {
     return { { "logprobs", run_logprobs, 300, 30 },
-             { "policy-logits", run_policy_logits, 600, 60 } };
+             { "policy-logits", run_policy_logits, 600, 60 },
+             { "linear", run_linear, 300, 30 } };
 }
 
 } // namespace compare

@@ -1,0 +1,340 @@
+/* cuda_linear.cu - log-probs from hidden states and a head weight, through cuBLAS, a chunk of rows at a
+ * time.
+ *
+ * In: a checked task; which rows take part is known to the device alone. Out: log-probs, or gradients of
+ * hidden states and weight. Rows that take no part are zeros in the copy of the hidden states, so that
+ * they are never read and add nothing:
+ *
+ *      hidden rows ─► H [m x width] ─► logits = H Wt ─► rows as in cuda_logprobs.cu
+ *                                      slopes G      ─► dhidden = G W,  dweight += Gt H
+ *
+ * Logits are products of the inputs' own type, exact in f32. G is f32, so the other two products are of
+ * f32: hidden states are widened, the weight a panel of rows at a time. */
+#include "cuda_linear.h"
+
+#include "cuda_blas.h"
+#include "cuda_logprobs.h"
+#include "cuda_rows.cuh"
+
+/* ---- rows of matrices ------------------------------------------------------------ */
+
+/* Row k to row k, converted; zeros for rows that take no part. */
+typedef struct gr_rows_copy {
+    char *to;
+    const char *from;
+    uint64_t to_stride, from_stride, rows, width, vocabulary;
+    const int32_t *targets;        /* NULL: all take part */
+    const float *dlogp, *dentropy; /* NULL: nothing depends on it */
+} gr_rows_copy;
+
+GR_DEVICE bool gr_takes_part(const gr_rows_copy &c, uint64_t k)
+{
+    if (c.targets == NULL)
+        return true;
+    if (c.targets[k] < 0 || static_cast<uint64_t>(c.targets[k]) >= c.vocabulary)
+        return false;
+    return c.dlogp == NULL || c.dlogp[k] != 0.0f ||
+           (c.dentropy != NULL && c.dentropy[k] != 0.0f);
+}
+
+template <int FROM, int TO>
+GR_DEVICE void gr_convert_row(char *to, const char *from, uint64_t width, char *stage)
+{
+    uint32_t ignored = 0;
+    for (uint64_t at = (uint64_t)gr_warp() * GR_BLOCK; at < width;
+         at += (uint64_t)gr_warps() * GR_BLOCK) {
+        const uint64_t left = width - at;
+        const uint32_t n = static_cast<uint32_t>(left < GR_BLOCK ? left : GR_BLOCK);
+        const char *x = from + at * gr_size_of<FROM>();
+        char *y = to + at * gr_size_of<TO>();
+        GR_NO_UNROLL
+        for (uint32_t i = 0; i < n; i += GR_TILE) {
+            const bool whole = i + GR_TILE <= n;
+            gr_tile<FROM> read;
+            gr_tile<TO> written = {};
+            gr_load(&read, x, NULL, i, n, whole && gr_is_wide(x), stage);
+            GR_UNROLL
+            for (int k = 0; k < 8; k++)
+                gr_put(&written, k, gr_get(read, k), &ignored);
+            gr_store(y, written, i, n, whole && gr_is_wide(y), stage);
+        }
+    }
+}
+
+template <int FROM, int TO>
+__global__ void __launch_bounds__(GR_ROW_THREADS)
+    gradreg_cuda_k_linear_rows(const gr_rows_copy copy)
+{
+    GR_SHARED(uint4, stages, GR_ROW_WARPS * GR_STAGE_BYTES / 16);
+    char *stage = reinterpret_cast<char *>(stages) + gr_warp() * GR_STAGE_BYTES;
+    for (uint64_t k = blockIdx.x; k < copy.rows; k += gridDim.x) {
+        char *to = copy.to + k * copy.to_stride * gr_size_of<TO>();
+        if (gr_takes_part(copy, k))
+            gr_convert_row<FROM, TO>(to, copy.from + k * copy.from_stride * gr_size_of<FROM>(),
+                                     copy.width, stage);
+        else
+            gr_clear_row<TO>(to, copy.width);
+    }
+}
+
+template <int FROM, int TO>
+static gradreg_status launch_rows(const gr_cuda_context *c, const gr_rows_copy *copy)
+{
+    GR_LAUNCH((gradreg_cuda_k_linear_rows<FROM, TO>), gr_cuda_grid(c, copy->rows, 8),
+              GR_ROW_THREADS, 0, c->stream, *copy);
+    GR_CUDA_TRY_LAUNCH("linear_rows");
+    return GRADREG_OK;
+}
+
+/* One of the types is f32, or both are one. */
+static gradreg_status copy_rows(const gr_cuda_context *c, const gr_rows_copy *copy,
+                                gradreg_type from, gradreg_type to)
+{
+    enum { F32 = GRADREG_TYPE_F32, BF16 = GRADREG_TYPE_BF16, F16 = GRADREG_TYPE_F16 };
+    if (from == F32)
+        return to == BF16  ? launch_rows<F32, BF16>(c, copy)
+               : to == F16 ? launch_rows<F32, F16>(c, copy)
+                           : launch_rows<F32, F32>(c, copy);
+    if (from == BF16)
+        return to == BF16 ? launch_rows<BF16, BF16>(c, copy) : launch_rows<BF16, F32>(c, copy);
+    return to == F16 ? launch_rows<F16, F16>(c, copy) : launch_rows<F16, F32>(c, copy);
+}
+
+/* ---- a chunk --------------------------------------------------------------------- */
+
+/* Rows [first, first + count) of the task. */
+typedef struct gr_chunk {
+    const gr_linear_task *task;
+    uint64_t first, count;
+    float *logits, *hidden, *dhidden, *panel; /* scratch, aligned for cuBLAS */
+} gr_chunk;
+
+static float *aligned(float *x)
+{
+    return reinterpret_cast<float *>((reinterpret_cast<uint64_t>(x) + 15) / 16 * 16);
+}
+
+static gr_chunk open_chunk(const gr_linear_task *t)
+{
+    gr_chunk chunk = { t, 0, 0, NULL, NULL, NULL, NULL };
+    chunk.logits = aligned(reinterpret_cast<float *>(t->chunk_rows));
+    chunk.hidden = aligned(chunk.logits + t->chunk * t->vocabulary);
+    chunk.dhidden = aligned(chunk.hidden + t->chunk * t->width);
+    chunk.panel = aligned(chunk.dhidden + t->chunk * t->width);
+    return chunk;
+}
+
+static size_t bytes_of(gradreg_type type)
+{
+    return type == GRADREG_TYPE_F32 ? 4 : 2;
+}
+
+static gr_logits_view view_of(const gr_chunk *chunk)
+{
+    const gr_linear_task *t = chunk->task;
+    const gr_logits_view view = { GRADREG_TYPE_F32, chunk->count, t->vocabulary, t->vocabulary,
+                                  t->inverse };
+    return view;
+}
+
+/* The rows' part of an array, which may be missing. */
+template <class T> static T *part_of(T *array, const gr_chunk *chunk)
+{
+    return array == NULL ? NULL : array + chunk->first;
+}
+
+static gr_rows_copy rows_of(const gr_chunk *chunk)
+{
+    const gr_linear_task *t = chunk->task;
+    gr_rows_copy copy = { NULL,
+                          NULL,
+                          t->width,
+                          t->width,
+                          chunk->count,
+                          t->width,
+                          t->vocabulary,
+                          part_of(t->targets, chunk),
+                          part_of(t->dlogp, chunk),
+                          part_of(t->dentropy, chunk) };
+    return copy;
+}
+
+static gradreg_status take_hidden(const gr_cuda_context *c, const gr_chunk *chunk, float *to,
+                                  gradreg_type type)
+{
+    const gr_linear_task *t = chunk->task;
+    gr_rows_copy copy = rows_of(chunk);
+    copy.to = reinterpret_cast<char *>(to);
+    copy.from = static_cast<const char *>(t->hidden) +
+                chunk->first * t->hidden_stride * bytes_of(t->type);
+    copy.from_stride = t->hidden_stride;
+    return copy_rows(c, &copy, t->type, type);
+}
+
+/* `hidden`: scratch for the copy. */
+static gradreg_status make_logits(const gr_cuda_context *c, const gr_chunk *chunk,
+                                  float *hidden)
+{
+    const gr_linear_task *t = chunk->task;
+    GR_TRY(take_hidden(c, chunk, hidden, t->type));
+    const gr_product product = { chunk->count,
+                                 t->vocabulary,
+                                 t->width,
+                                 { hidden, t->type, t->width },
+                                 { t->weight, t->type, t->weight_stride },
+                                 0,
+                                 1,
+                                 0,
+                                 chunk->logits,
+                                 t->vocabulary };
+    return gradreg_cuda_multiply(c, &product);
+}
+
+/* ---- forward --------------------------------------------------------------------- */
+
+static gradreg_status forward_chunk(const gr_cuda_context *c, const gr_chunk *chunk)
+{
+    const gr_linear_task *t = chunk->task;
+    const gr_logprobs_task rows = { view_of(chunk),
+                                    chunk->logits,
+                                    part_of(t->targets, chunk),
+                                    part_of(t->logp, chunk),
+                                    part_of(t->entropy, chunk),
+                                    part_of(t->log_sum_exp, chunk) };
+    GR_TRY(make_logits(c, chunk, chunk->hidden));
+    return gradreg_cuda_logprobs_run_forward(c, &rows);
+}
+
+/* ---- backward -------------------------------------------------------------------- */
+
+/* The weight's rows from `first` on as f32; gives how many. */
+static gradreg_status next_panel(const gr_cuda_context *c, const gr_chunk *chunk,
+                                 uint64_t first, gr_matrix *weight, uint64_t *rows)
+{
+    const gr_linear_task *t = chunk->task;
+    const char *from =
+        static_cast<const char *>(t->weight) + first * t->weight_stride * bytes_of(t->type);
+    const uint64_t left = t->vocabulary - first;
+    weight->type = GRADREG_TYPE_F32;
+    weight->at = from;
+    weight->stride = t->weight_stride;
+    *rows = left;
+    if (t->type == GRADREG_TYPE_F32)
+        return GRADREG_OK;
+    *rows = t->panel < left ? t->panel : left;
+    weight->at = chunk->panel;
+    weight->stride = t->width;
+    const gr_rows_copy copy = { reinterpret_cast<char *>(chunk->panel),
+                                from,
+                                t->width,
+                                t->weight_stride,
+                                *rows,
+                                t->width,
+                                0,
+                                NULL,
+                                NULL,
+                                NULL };
+    return copy_rows(c, &copy, t->type, GRADREG_TYPE_F32);
+}
+
+static gradreg_status make_dhidden(const gr_cuda_context *c, const gr_chunk *chunk)
+{
+    const gr_linear_task *t = chunk->task;
+    uint64_t rows;
+    for (uint64_t first = 0; first < t->vocabulary; first += rows) {
+        gr_matrix weight;
+        GR_TRY(next_panel(c, chunk, first, &weight, &rows));
+        const gr_product product = { chunk->count,
+                                     t->width,
+                                     rows,
+                                     { chunk->logits + first, GRADREG_TYPE_F32, t->vocabulary },
+                                     weight,
+                                     0,
+                                     0,
+                                     first > 0,
+                                     chunk->dhidden,
+                                     t->width };
+        GR_TRY(gradreg_cuda_multiply(c, &product));
+    }
+    gr_rows_copy copy = rows_of(chunk);
+    copy.to = static_cast<char *>(t->dhidden) +
+              chunk->first * t->hidden_stride * bytes_of(t->gradient_type);
+    copy.to_stride = t->hidden_stride;
+    copy.from = reinterpret_cast<const char *>(chunk->dhidden);
+    return copy_rows(c, &copy, GRADREG_TYPE_F32, t->gradient_type);
+}
+
+static gradreg_status add_dweight(const gr_cuda_context *c, const gr_chunk *chunk)
+{
+    const gr_linear_task *t = chunk->task;
+    GR_TRY(take_hidden(c, chunk, chunk->hidden, GRADREG_TYPE_F32));
+    const gr_product product = { t->vocabulary,
+                                 t->width,
+                                 chunk->count,
+                                 { chunk->logits, GRADREG_TYPE_F32, t->vocabulary },
+                                 { chunk->hidden, GRADREG_TYPE_F32, t->width },
+                                 1,
+                                 0,
+                                 t->add_weight_gradient || chunk->first > 0,
+                                 t->dweight,
+                                 t->width };
+    return gradreg_cuda_multiply(c, &product);
+}
+
+static gradreg_status backward_chunk(const gr_cuda_context *c, const gr_chunk *chunk)
+{
+    const gr_linear_task *t = chunk->task;
+    const gr_logprobs_slope_task rows = { view_of(chunk),
+                                          chunk->logits,
+                                          chunk->logits,
+                                          part_of(t->targets, chunk),
+                                          part_of(t->given_log_sum_exp, chunk),
+                                          part_of(t->given_entropy, chunk),
+                                          part_of(t->dlogp, chunk),
+                                          part_of(t->dentropy, chunk) };
+    GR_TRY(make_logits(c, chunk, chunk->hidden));
+    GR_TRY(gradreg_cuda_logprobs_run_backward(c, &rows));
+    if (t->dhidden != NULL)
+        GR_TRY(make_dhidden(c, chunk));
+    return t->dweight != NULL ? add_dweight(c, chunk) : GRADREG_OK;
+}
+
+/* ---- the ops --------------------------------------------------------------------- */
+
+typedef gradreg_status chunk_op(const gr_cuda_context *c, const gr_chunk *chunk);
+
+static gradreg_status run(gr_cuda_context *c, const gr_linear_task *t, chunk_op *op)
+{
+    gr_chunk chunk = open_chunk(t);
+    GR_TRY(gradreg_cuda_blas_begin(c));
+    if (t->rows == 0 && t->dweight != NULL && !t->add_weight_gradient)
+        GR_CUDA_TRY(cudaMemsetAsync(t->dweight, 0, t->vocabulary * t->width * sizeof(float),
+                                    c->stream));
+    for (; chunk.first < t->rows; chunk.first += chunk.count) {
+        const uint64_t left = t->rows - chunk.first;
+        chunk.count = t->chunk < left ? t->chunk : left;
+        GR_TRY(op(c, &chunk));
+    }
+    return GRADREG_OK;
+}
+
+static gradreg_status run_on(gradreg_context *context, const gr_linear_task *task, chunk_op *op)
+{
+    gr_cuda_context *c = gr_cuda_of(context);
+    gr_device_guard guard;
+    GR_TRY(gradreg_cuda_enter(c, &guard));
+    const gradreg_status status = run(c, task, op);
+    gradreg_cuda_leave(c, &guard);
+    return status;
+}
+
+gradreg_status gradreg_cuda_linear_forward(gradreg_context *context, const gr_linear_task *task)
+{
+    return run_on(context, task, forward_chunk);
+}
+
+gradreg_status gradreg_cuda_linear_backward(gradreg_context *context,
+                                            const gr_linear_task *task)
+{
+    return run_on(context, task, backward_chunk);
+}

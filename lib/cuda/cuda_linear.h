@@ -1,0 +1,12 @@
+/* cuda_linear.h - log-probs from hidden states and a head weight. */
+#ifndef GRADREG_LIB_CUDA_LINEAR_H
+#define GRADREG_LIB_CUDA_LINEAR_H
+
+#include "cuda_check.h"
+
+gradreg_status gradreg_cuda_linear_forward(gradreg_context *context,
+                                           const gr_linear_task *task);
+gradreg_status gradreg_cuda_linear_backward(gradreg_context *context,
+                                            const gr_linear_task *task);
+
+#endif
