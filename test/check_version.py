@@ -6,17 +6,18 @@ import re
 import sys
 from pathlib import Path
 
-# file: pattern whose groups, joined by dots, are the version
-PLACES = {
-    "include/gradreg.h": r"VERSION_MAJOR (\d+)\n#define GRADREG_VERSION_MINOR (\d+)\n"
-                         r"#define GRADREG_VERSION_PATCH (\d+)",
-    "examples/python/gradreg/__init__.py": r'^__version__ = "([^"]+)"',
-    "examples/rust/gradreg/Cargo.toml": r'^version = "([^"]+)"',
-    "examples/rust/gradreg-sys/Cargo.toml": r'^version = "([^"]+)"',
-    "examples/rust/Cargo.lock": r'^name = "gradreg"\nversion = "([^"]+)"',
-    "tools/debian/changelog": r"\Agradreg \(([^)]+)-[^-)]+\)",
-    "CHANGELOG.md": r"^## \[(\d[^]]*)\]",
-}
+# file, pattern whose groups, joined by dots, are the version
+PLACES = [
+    ("include/gradreg.h", r"VERSION_MAJOR (\d+)\n#define GRADREG_VERSION_MINOR (\d+)\n"
+                         r"#define GRADREG_VERSION_PATCH (\d+)"),
+    ("examples/python/gradreg/__init__.py", r'^__version__ = "([^"]+)"'),
+    ("examples/rust/gradreg/Cargo.toml", r'^version = "([^"]+)"'),
+    ("examples/rust/gradreg-sys/Cargo.toml", r'^version = "([^"]+)"'),
+    ("examples/rust/Cargo.lock", r'^name = "gradreg"\nversion = "([^"]+)"'),
+    ("examples/rust/Cargo.lock", r'^name = "gradreg-sys"\nversion = "([^"]+)"'),
+    ("tools/debian/changelog", r"\Agradreg \(([^)]+)-[^-)]+\)"),
+    ("CHANGELOG.md", r"^## \[(\d[^]]*)\]"),
+]
 
 
 def main():
@@ -24,7 +25,7 @@ def main():
     meson = (root / "meson.build").read_text(encoding="utf-8")
     version = re.search(r"^  version: '([^']+)'", meson, re.M)[1]
     problems = []
-    for name, pattern in PLACES.items():
+    for name, pattern in PLACES:
         found = re.search(pattern, (root / name).read_text(encoding="utf-8"), re.M)
         said = ".".join(found.groups()) if found else "nothing that looks like a version"
         if said != version:

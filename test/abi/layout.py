@@ -3,7 +3,8 @@
 offset, size and type, every constant's value, every function's prototype.
 
 usage: layout.py --write SNAPSHOT HEADER CC...     write the snapshot (once per release)
-       layout.py --check SNAPSHOT HEADER CC...     compile it, and see that nothing is missing
+       layout.py --check SNAPSHOT HEADER CC...     compile it, see that nothing is missing, and that
+                                                   the older snapshots beside it still hold
 
 A field appended to a struct that grows, a new constant or a new function are additions: write the
 snapshot anew and read the difference. Any other difference breaks programs that were compiled
@@ -93,6 +94,19 @@ def snapshot(path, compiler):
     return "\n".join(lines) + "\n", header
 
 
+def broken(old, new):
+    """What an older snapshot promised and the header does not keep. Additions are fine, and so is a
+    struct that grew, if it begins with its size."""
+    kept, sizes = set(new), dict(re.findall(r"^SIZE\((\w+), (\d+)\);$", "\n".join(new), re.M))
+    for line in old:
+        grown = re.fullmatch(r"SIZE\((\w+), (\d+)\);", line)
+        if grown and int(sizes.get(grown[1], 0)) > int(grown[2]) and any(
+                other.startswith(f"FIELD({grown[1]}, struct_size, 0,") for other in old):
+            continue
+        if line not in kept:
+            yield line
+
+
 def main():
     mode, path, header_path, *compiler = sys.argv[1:]
     text, header = snapshot(header_path, compiler)
@@ -104,11 +118,15 @@ def main():
     print("\n".join(difference))
     compiled = subprocess.run([*compiler, "-std=c11", "-Wall", "-Werror", "-fsyntax-only",
                                f"-I{Path(header_path).parent}", path], check=False)
+    lost = [f"{older.name}: {line}" for older in sorted(Path(path).parent.glob("gradreg_*.c"))
+            if older.name != Path(path).name
+            for line in broken(older.read_text(encoding="utf-8").splitlines(), text.splitlines())]
+    print("\n".join(lost))
     fields = sum(len(f) for _, f in header.structs)
     print(f"{len(header.structs)} structs, {fields} fields, {len(header.constants)} constants, "
           f"{len(header.functions)} functions")
     nothing = not (header.structs and header.constants and header.functions)
-    return bool(difference) or compiled.returncode != 0 or nothing
+    return bool(difference) or bool(lost) or compiled.returncode != 0 or nothing
 
 
 sys.exit(main())

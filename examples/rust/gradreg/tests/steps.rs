@@ -333,7 +333,7 @@ fn info_and_workspace_say_what_is_held() {
     assert_eq!(context.info().unwrap().bytes_held - before.bytes_held, bytes as u64);
     drop(made);
     assert_eq!(context.info().unwrap().bytes_held, before.bytes_held);
-    assert_eq!(version(), "0.1.0");
+    assert_eq!(version(), env!("CARGO_PKG_VERSION"));
 }
 
 #[test]
