@@ -63,13 +63,13 @@ static void set_clips(gradreg_regularizer_params *p, enum clips clips)
     p->common_clip = clips == COMMON_CLIP;
 }
 
-enum { FORMS = 3 * 2 * 2 * 2, VARIANTS = FORMS * 3 * 3 * 2 * 2 };
+enum { FORMS = LAST_STEP * 2 * 2 * 2, VARIANTS = FORMS * 3 * 3 * 2 * 2 };
 
 static gradreg_regularizer_params form(int *i)
 {
     gradreg_regularizer_params p = defaults();
 
-    p.step = GRADREG_STEP_RAW + take(i, 3);
+    p.step = GRADREG_STEP_RAW + take(i, LAST_STEP);
     p.difference = take(i, 2) != 0 ? GRADREG_DIFFERENCE_CENTRAL : GRADREG_DIFFERENCE_FORWARD;
     p.penalty = GRADREG_PENALTY_SQUARED_NORM + take(i, 2);
     p.depth = GRADREG_DEPTH_ON_UPDATE + take(i, 2);
@@ -239,7 +239,7 @@ START_TEST(truncated_passes_agree_with_the_oracle)
     gradreg_regularizer_params p = defaults();
     trainer_setup setup = { 0 };
 
-    p.step = GRADREG_STEP_RAW + take(&i, 3);
+    p.step = GRADREG_STEP_RAW + take(&i, LAST_STEP);
     p.difference = take(&i, 2) != 0 ? GRADREG_DIFFERENCE_CENTRAL : GRADREG_DIFFERENCE_FORWARD;
     p.penalty = GRADREG_PENALTY_SQUARED_NORM + take(&i, 2);
     p.epsilon = epsilon_for(&p, 0x1p-5);
@@ -253,30 +253,20 @@ END_TEST
 
 /* ---------------------------------------------------------------------------- types */
 
-struct type_pair {
-    gradreg_type param, grad, compute;
-};
-
-static const struct type_pair pairs[] = {
-    { GRADREG_TYPE_F32, GRADREG_TYPE_F32, GRADREG_TYPE_BF16 },
-    { GRADREG_TYPE_BF16, GRADREG_TYPE_F32, 0 },
-    { GRADREG_TYPE_BF16, GRADREG_TYPE_BF16, 0 },
-    { GRADREG_TYPE_F16, GRADREG_TYPE_F32, 0 },
-    { GRADREG_TYPE_F16, GRADREG_TYPE_F16, 0 },
-    { GRADREG_TYPE_F32, GRADREG_TYPE_F32, GRADREG_TYPE_F16 },
-};
-enum { PAIRS = sizeof(pairs) / sizeof(*pairs) };
+/* Every pair, and f32 that the forward pass casts to each other type. */
+enum { CASTS = LAST_TYPE - 1, TYPINGS = TYPE_PAIRS + CASTS };
 
 START_TEST(every_type_pair_agrees_with_the_oracle)
 {
     int i = _i;
     gradreg_regularizer_params p = form(&i);
     trainer_setup setup = { 0 };
-    const struct type_pair *pair = &pairs[take(&i, PAIRS)];
+    const int typing = take(&i, TYPINGS);
 
-    p.param_type = pair->param;
-    p.grad_type = pair->grad;
-    p.compute_type = pair->compute;
+    p.param_type = typing < TYPE_PAIRS ? type_pairs[typing].param : GRADREG_TYPE_F32;
+    p.grad_type = typing < TYPE_PAIRS ? type_pairs[typing].grad : GRADREG_TYPE_F32;
+    if (typing >= TYPE_PAIRS)
+        p.compute_type = all_types[1 + typing - TYPE_PAIRS];
     p.epsilon = epsilon_for(&p, 0.5); /* long enough to move bf16 weights */
     p.interval = 1 + _i % 2;
     set_clips(&p, (enum clips)(_i / FORMS % 3));
@@ -297,8 +287,8 @@ START_TEST(mixed_types_agree_with_the_oracle)
 
     memcpy(segments, model_segments, sizeof(segments));
     for (size_t s = 0; s < MODEL_SEGMENTS; s++) {
-        segments[s].param_type = pairs[s % 5].param;
-        segments[s].grad_type = pairs[s % 5].grad;
+        segments[s].param_type = type_pairs[s % TYPE_PAIRS].param;
+        segments[s].grad_type = type_pairs[s % TYPE_PAIRS].grad;
     }
     segments[5].param_type = segments[5].grad_type = 0;
     p.epsilon = epsilon_for(&p, 0.5);
@@ -478,15 +468,17 @@ enum { NOISES = 4 * 2 * 3 * 2 * 2 * 2 * 2 * 2 * 2 };
 
 static gradreg_regularizer_params noisy(int i)
 {
-    static const struct type_pair types[] = { { 1, 1, 0 }, { 1, 1, 2 }, { 2, 1, 0 } };
+    static const struct {
+        gradreg_type param, grad, compute;
+    } types[] = { { 1, 1, 0 }, { 1, 1, 2 }, { 2, 1, 0 } };
     gradreg_regularizer_params p = defaults();
 
     p.noise.rule = GRADREG_NOISE_OFF + take(&i, 4);
     p.depth = GRADREG_DEPTH_ON_UPDATE + take(&i, 2);
-    const struct type_pair *pair = &types[take(&i, 3)];
-    p.param_type = pair->param;
-    p.grad_type = pair->grad;
-    p.compute_type = pair->compute;
+    const int t = take(&i, 3);
+    p.param_type = types[t].param;
+    p.grad_type = types[t].grad;
+    p.compute_type = types[t].compute;
     p.perturbed_roles = take(&i, 2) != 0 ? GRADREG_ROLE_MLP : 0;
     if (take(&i, 2) != 0)
         p.noise.roles = GRADREG_ROLE_MLP | GRADREG_ROLE_ATTENTION;
@@ -531,8 +523,9 @@ int main(void)
                         FORMS * 3 * 2);
     tcase_add_loop_test(product_case, products_agree_with_the_oracle, 0, PRODUCTS);
     tcase_add_loop_test(product_case, truncated_passes_agree_with_the_oracle, 0,
-                        3 * 2 * 2 * 2 * 2);
-    tcase_add_loop_test(product_case, every_type_pair_agrees_with_the_oracle, 0, FORMS * PAIRS);
+                        LAST_STEP * 2 * 2 * 2 * 2);
+    tcase_add_loop_test(product_case, every_type_pair_agrees_with_the_oracle, 0,
+                        FORMS * TYPINGS);
     tcase_add_loop_test(product_case, mixed_types_agree_with_the_oracle, 0, FORMS * 3);
     tcase_add_loop_test(form_case, the_library_converges_at_its_order, 0, FORMS);
     tcase_add_loop_test(form_case, the_library_does_sam, 0, 2);

@@ -14,14 +14,7 @@
 
 #include "rig.h"
 
-static const struct {
-    gradreg_type param, grad;
-} pairs[] = {
-    { GRADREG_TYPE_F32, GRADREG_TYPE_F32 },   { GRADREG_TYPE_BF16, GRADREG_TYPE_F32 },
-    { GRADREG_TYPE_BF16, GRADREG_TYPE_BF16 }, { GRADREG_TYPE_F16, GRADREG_TYPE_F32 },
-    { GRADREG_TYPE_F16, GRADREG_TYPE_F16 },
-};
-enum { PAIRS = sizeof(pairs) / sizeof(*pairs), LAYERS = 3 };
+enum { LAYERS = 3 };
 
 /* ---- the table -------------------------------------------------------------------- */
 
@@ -60,8 +53,8 @@ static void common_form(gradreg_regularizer_params *p, int pair)
     const gradreg_regularizer_params defaults = GRADREG_REGULARIZER_PARAMS_INIT;
 
     *p = defaults;
-    p->param_type = pairs[pair].param;
-    p->grad_type = pairs[pair].grad;
+    p->param_type = type_pairs[pair].param;
+    p->grad_type = type_pairs[pair].grad;
     p->layer_count = LAYERS;
     p->schedule.first_layer = 1;
     p->schedule.full_layer = 2;
@@ -86,7 +79,7 @@ static void truncated_form(gradreg_regularizer_params *p, int pair)
     p->epsilon = 0.05;
     p->second_pass = GRADREG_SECOND_PASS_TRUNCATED;
     p->common_clip = 1;
-    p->compute_type = pair % 2 == 0 ? GRADREG_TYPE_F16 : GRADREG_TYPE_BF16;
+    p->compute_type = all_types[1 + pair % (LAST_TYPE - 1)];
     p->second_gradient = GRADREG_SECOND_GRADIENT_ADDS;
     p->noise.rule = GRADREG_NOISE_NEFTUNE;
     p->noise.scale = -1.0;
@@ -336,8 +329,8 @@ static const struct record *reference_of(const struct record *references, const 
 
 START_TEST(nothing_but_table_and_parameters_decides_over_bits)
 {
-    const enum form form = (enum form)(_i / PAIRS);
-    const int pair = _i % PAIRS;
+    const enum form form = (enum form)(_i / TYPE_PAIRS);
+    const int pair = _i % TYPE_PAIRS;
     const gradreg_regularizer_params params = form_params(form, pair);
     gradreg_segment table[SEGMENTS];
     struct record references[2], other;
@@ -390,10 +383,10 @@ END_TEST
 /* A table of nothing but empty segments, or of one element, is still a step. */
 START_TEST(the_smallest_tables_go_through_every_form)
 {
-    const enum form form = (enum form)(_i / PAIRS);
+    const enum form form = (enum form)(_i / TYPE_PAIRS);
     gradreg_segment table[SEGMENTS];
     struct record reference, other;
-    gradreg_regularizer_params params = form_params(form, _i % PAIRS);
+    gradreg_regularizer_params params = form_params(form, _i % TYPE_PAIRS);
 
     for (size_t largest = 0; largest <= 2; largest++) {
         make_table(table, largest);
@@ -416,9 +409,10 @@ int main(void)
 
     tcase_set_timeout(grid, 120.0);
     tcase_add_loop_test(grid, nothing_but_table_and_parameters_decides_over_bits, 0,
-                        FORMS * PAIRS);
-    tcase_add_loop_test(grid, streamed_stores_change_nothing, 0, rig_is_small() ? 1 : PAIRS);
-    tcase_add_loop_test(grid, the_smallest_tables_go_through_every_form, 0, FORMS * PAIRS);
+                        FORMS * TYPE_PAIRS);
+    tcase_add_loop_test(grid, streamed_stores_change_nothing, 0,
+                        rig_is_small() ? 1 : TYPE_PAIRS);
+    tcase_add_loop_test(grid, the_smallest_tables_go_through_every_form, 0, FORMS * TYPE_PAIRS);
     suite_add_tcase(suite, grid);
     return run_suite(suite);
 }

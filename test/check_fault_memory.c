@@ -309,17 +309,14 @@ END_TEST
 /* The product of what decides over memory. Combinations that create refuses, both refuse. */
 static gradreg_regularizer_params nth_params(unsigned n)
 {
-    static const gradreg_type pairs[5][2] = {
-        { 1, 1 }, { 2, 1 }, { 2, 2 }, { 3, 1 }, { 3, 3 }
-    };
     static const gradreg_direction directions[2] = { GRADREG_DIRECTION_GRADIENT,
                                                      GRADREG_DIRECTION_CALLER };
     gradreg_regularizer_params p = GRADREG_REGULARIZER_PARAMS_INIT;
 
     p.layer_count = CALLER_LAYERS;
-    p.param_type = pairs[n % 5][0];
-    p.grad_type = pairs[n % 5][1];
-    n /= 5;
+    p.param_type = type_pairs[n % TYPE_PAIRS].param;
+    p.grad_type = type_pairs[n % TYPE_PAIRS].grad;
+    n /= TYPE_PAIRS;
     p.difference = n % 2 == 0 ? GRADREG_DIFFERENCE_FORWARD : GRADREG_DIFFERENCE_CENTRAL;
     p.first_gradient = (gradreg_first_gradient)(1 + n / 2 % 2);
     p.placement = (gradreg_placement)(1 + n / 4 % 2);

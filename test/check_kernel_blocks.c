@@ -135,7 +135,7 @@ static void run_move(const gr_move_block *block, struct move_buffers *m, gradreg
 static void try_move(int pair, int form, size_t n, enum kind kind, uint64_t *state)
 {
     static const float coefficients[] = { 1.0f, -0x1.8p-5f, 0x1p-9f, 0x1.4p3f, 0.0f };
-    const gradreg_type P = pairs[pair].param, U = pairs[pair].grad;
+    const gradreg_type P = type_pairs[pair].param, U = type_pairs[pair].grad;
     const struct move_form f = move_form(form);
     struct move_buffers m;
     char what[96];
@@ -369,7 +369,7 @@ int main(void)
 
     fill_tables();
     tcase_set_timeout(tcase, 60.0);
-    tcase_add_loop_test(tcase, moves_agree_with_their_restatement, 0, PAIRS);
+    tcase_add_loop_test(tcase, moves_agree_with_their_restatement, 0, TYPE_PAIRS);
     tcase_add_test(tcase, saturation_is_counted_from_the_midpoint_on);
     tcase_add_loop_test(tcase, combinations_agree_with_their_restatement, 0, 3 * GR_READS);
     suite_add_tcase(suite, tcase);

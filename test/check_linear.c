@@ -182,7 +182,7 @@ static void check_numbers(const matrices *m, size_t r, double e, const double *z
 
 static double gradient_unit(gradreg_type type)
 {
-    return type == GRADREG_TYPE_F32 ? U : type == GRADREG_TYPE_BF16 ? 0x1p-8 : 0x1p-11;
+    return type_half_step(type, 1.0);
 }
 
 /* before: what dweight held, with add_weight_gradient. */
@@ -209,7 +209,7 @@ static void check(const matrices *m, const float *before)
                  s.dhidden[r * width + k],
                  s.hidden_slack[r * width + k] +
                      gradient_unit(type) * fabs(s.dhidden[r * width + k]) +
-                     (type == GRADREG_TYPE_F16 ? 0x1p-25 : 0x1p-140),
+                     fmax(type_half_step(type, 0.0), 0x1p-140),
                  "dhidden", r, k);
     for (size_t i = 0; i < vocabulary * width; i++) {
         const double was = before != NULL ? (double)before[i] : 0.0;
@@ -222,7 +222,6 @@ static void check(const matrices *m, const float *before)
 
 /* ---- tests ----------------------------------------------------------------------- */
 
-static const gradreg_type types[] = { GRADREG_TYPE_F32, GRADREG_TYPE_BF16, GRADREG_TYPE_F16 };
 static const size_t shapes[][3] = { { 1, 1, 1 },    { 1, 5, 2 },    { 3, 1, 7 },
                                     { 7, 16, 33 },  { 9, 31, 257 }, { 17, 64, 300 },
                                     { 5, 33, 1021 } };
@@ -231,8 +230,8 @@ enum { SHAPES = sizeof(shapes) / sizeof(shapes[0]) };
 START_TEST(every_shape_type_stride_and_chunk_stays_within_its_bound)
 {
     gradreg_context *context = logits_context(2, NULL);
-    const size_t *shape = shapes[_i / 3];
-    const gradreg_type type = types[_i % 3];
+    const size_t *shape = shapes[_i / LAST_TYPE];
+    const gradreg_type type = all_types[_i % LAST_TYPE];
     static const size_t chunks[] = { 0, 1, 3, 1000 };
     for (int c = 0; c < 4; c++) {
         uint64_t state = test_seed() ^ (uint64_t)_i;
@@ -276,21 +275,21 @@ END_TEST
 START_TEST(padding_and_rows_that_nothing_asks_of_are_never_read)
 {
     gradreg_context *context = logits_context(2, NULL);
-    for (int t = 0; t < 3; t++) {
+    for (int t = 0; t < LAST_TYPE; t++) {
         uint64_t state = test_seed() ^ 78;
-        matrices m = new_matrices(8, 10, 50, types[t], 1, &state);
+        matrices m = new_matrices(8, 10, 50, all_types[t], 1, &state);
         m.params.chunk_rows = 3;
         run(&m, context);
         m.targets[0] = m.targets[4] = -1;
         m.dlogp[6] = m.dentropy[6] = 0.0f;
         for (size_t k = 0; k < 10; k++) {
-            typed_set_bits(m.hidden, types[t], k, 0xffffffffu);
-            typed_set_bits(m.hidden, types[t], 4 * m.hidden_stride + k, 0xffffffffu);
+            typed_set_bits(m.hidden, all_types[t], k, 0xffffffffu);
+            typed_set_bits(m.hidden, all_types[t], 4 * m.hidden_stride + k, 0xffffffffu);
         }
         run(&m, context);
         for (size_t k = 0; k < 10; k++)
             for (size_t r = 0; r < 8; r += r == 0 ? 4 : 2)
-                if (typed_bits(m.dhidden, types[t], r * m.hidden_stride + k) != 0)
+                if (typed_bits(m.dhidden, all_types[t], r * m.hidden_stride + k) != 0)
                     ck_abort_msg("row %zu has a gradient", r);
         for (size_t i = 0; i < 500; i++)
             ck_assert(isfinite(m.dweight[i]));
@@ -339,7 +338,7 @@ START_TEST(memory_is_one_chunk_and_nothing_after_it_is_reserved)
     how.allocator = counting_hook(&allocator);
     how.threads = 2;
     for (int t = 0; t < 2; t++) {
-        matrices m = new_matrices(40, 24, 500, types[t], 0, &state);
+        matrices m = new_matrices(40, 24, 500, all_types[t], 0, &state);
         size_t bytes = 0;
         m.params.chunk_rows = 8;
         assert_ok(gradreg_context_create(&context, &how));
@@ -368,7 +367,7 @@ int main(void)
     tcase_set_timeout(tc, 120);
 #if GR_TEST_BLAS
     tcase_add_loop_test(tc, every_shape_type_stride_and_chunk_stays_within_its_bound, 0,
-                        3 * SHAPES);
+                        LAST_TYPE * SHAPES);
     tcase_add_test(tc, the_weight_gradient_is_added_or_overwritten_as_asked);
     tcase_add_test(tc, padding_and_rows_that_nothing_asks_of_are_never_read);
     tcase_add_test(tc, one_gradient_alone_has_the_bits_it_has_with_the_other);

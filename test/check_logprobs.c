@@ -10,7 +10,6 @@
 
 #include "logits_rig.h"
 
-static const gradreg_type types[] = { GRADREG_TYPE_F32, GRADREG_TYPE_BF16, GRADREG_TYPE_F16 };
 static const char *const paths[] = { "scalar", "x86-64-v2", "x86-64-v3", "x86-64-v4" };
 
 /* ---- numbers --------------------------------------------------------------------- */
@@ -44,9 +43,9 @@ START_TEST(every_size_type_stride_and_alignment_stays_within_its_bound)
     gradreg_context *context = logits_context(2, NULL);
     const size_t n = sizes[_i];
     double worst = 0.0;
-    for (int t = 0; t < 3; t++)
+    for (int t = 0; t < LAST_TYPE; t++)
         for (int how = 0; how < (n > 5000 ? 2 : 4); how++)
-            one_shape(context, n, types[t], how, &worst);
+            one_shape(context, n, all_types[t], how, &worst);
     printf("%zu logits: worst error %.2f of its bound\n", n, worst);
     assert_ok(gradreg_context_destroy(context));
 }
@@ -166,9 +165,9 @@ END_TEST
 START_TEST(a_logit_of_minus_infinity_has_no_probability_and_no_gradient) /* T14 */
 {
     gradreg_context *context = logits_context(1, NULL);
-    for (int t = 0; t < 3; t++) {
+    for (int t = 0; t < LAST_TYPE; t++) {
         uint64_t state = 7;
-        const gradreg_type type = types[t];
+        const gradreg_type type = all_types[t];
         logits_rig *rig = logits_rig_new(3, 9001, type, 0, 1, 3.0, &state);
         for (size_t r = 0; r < 3; r++)
             for (size_t j = 0; j < 9001; j++) /* a whole block of them, too */
@@ -204,13 +203,13 @@ END_TEST
 
 static void spoil(logits_rig *rig, int how, size_t at)
 {
-    static const uint32_t nan[] = { 0, 0x7fc00001u, 0x7fc1, 0x7e01 };
-    static const uint32_t negative_nan[] = { 0, 0xffffffffu, 0xffff, 0xffff };
     const gradreg_type type = rig->params.type;
+    const type_format *format = type_format_of(type);
+    const uint32_t quiet = 1u << (format->fraction - 1);
     if (how == 0)
-        typed_set_bits(rig->logits, type, at, nan[type]);
+        typed_set_bits(rig->logits, type, at, format->infinity | quiet | 1u);
     else if (how == 1)
-        typed_set_bits(rig->logits, type, at, negative_nan[type]);
+        typed_set_bits(rig->logits, type, at, format->bytes == 4 ? 0xffffffffu : 0xffffu);
     else if (how == 2)
         typed_set(rig->logits, type, at, (double)INFINITY);
     else
@@ -259,10 +258,10 @@ START_TEST(a_row_without_a_distribution_is_nan_and_zeros_where_nothing_asks)
         if (strcmp(info.vector_path, paths[path]) < 0 && path > 0)
             continue;
         gradreg_context *context = logits_context(1, paths[path]);
-        for (int t = 0; t < 3; t++)
+        for (int t = 0; t < LAST_TYPE; t++)
             for (int how = 0; how < 4; how++)
                 for (size_t i = 0; i < sizeof(places) / sizeof(places[0]); i++)
-                    one_bad_row(context, types[t], how, places[i]);
+                    one_bad_row(context, all_types[t], how, places[i]);
         assert_ok(gradreg_context_destroy(context));
     }
 }
@@ -271,13 +270,13 @@ END_TEST
 START_TEST(padding_rows_and_gaps_are_never_read)
 {
     gradreg_context *context = logits_context(1, NULL);
-    for (int t = 0; t < 3; t++) {
+    for (int t = 0; t < LAST_TYPE; t++) {
         uint64_t state = 10;
-        logits_rig *rig = logits_rig_new(5, 700, types[t], 3, 0, 3.0, &state);
+        logits_rig *rig = logits_rig_new(5, 700, all_types[t], 3, 0, 3.0, &state);
         rig->targets[1] = rig->targets[4] = -1;
         for (size_t j = 0; j < 700; j++) {
-            typed_set_bits(rig->logits, types[t], rig->stride + j, 0xffffffffu);
-            typed_set_bits(rig->logits, types[t], 4 * rig->stride + j, 0xffffffffu);
+            typed_set_bits(rig->logits, all_types[t], rig->stride + j, 0xffffffffu);
+            typed_set_bits(rig->logits, all_types[t], 4 * rig->stride + j, 0xffffffffu);
         }
         logits_rig_run(rig, context); /* gaps are NaN, too */
         logits_rig_check(rig, "padding");
@@ -293,17 +292,17 @@ START_TEST(the_gradient_may_replace_the_logits)
 {
     gradreg_context *context = logits_context(2, NULL);
     for (int s = 0; s < SIZES; s++)
-        for (int t = 0; t < 3; t++) {
+        for (int t = 0; t < LAST_TYPE; t++) {
             uint64_t state = 11;
-            logits_rig *rig = logits_rig_new(3, sizes[s], types[t], 2, 1, 3.0, &state);
+            logits_rig *rig = logits_rig_new(3, sizes[s], all_types[t], 2, 1, 3.0, &state);
             logits_rig_run(rig, context);
             assert_ok(gradreg_logprobs_backward(context, rig->logits, rig->logits, rig->targets,
                                                 rig->log_sum_exp, rig->entropy, rig->dlogp,
                                                 rig->dentropy, &rig->params));
             for (size_t r = 0; r < 3; r++) {
-                const size_t at = r * rig->stride * type_bytes(types[t]);
+                const size_t at = r * rig->stride * type_bytes(all_types[t]);
                 ck_assert(memcmp((char *)rig->logits + at, (char *)rig->dlogits + at,
-                                 sizes[s] * type_bytes(types[t])) == 0);
+                                 sizes[s] * type_bytes(all_types[t])) == 0);
             }
             logits_rig_free(rig);
         }
@@ -393,10 +392,10 @@ START_TEST(every_path_thread_count_and_alignment_has_the_same_bits)
         for (int32_t threads = 1; threads <= 3; threads += 2) {
             gradreg_context *context = logits_context(threads, paths[path]);
             for (int s = _i; s < SIZES; s += 3)
-                for (int t = 0; t < 3; t++) {
-                    logits_rig *want = motley(sizes[s], types[t], 0, (uint64_t)s + 1);
+                for (int t = 0; t < LAST_TYPE; t++) {
+                    logits_rig *want = motley(sizes[s], all_types[t], 0, (uint64_t)s + 1);
                     logits_rig *got =
-                        motley(sizes[s], types[t], (size_t)threads / 2, (uint64_t)s + 1);
+                        motley(sizes[s], all_types[t], (size_t)threads / 2, (uint64_t)s + 1);
                     logits_rig_run(want, one);
                     logits_rig_run(got, context);
                     logits_rig_same(got, want, paths[path]);

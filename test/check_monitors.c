@@ -15,7 +15,6 @@
 #include "oracle_probe.h"
 #include "support.h"
 
-static const gradreg_type types[] = { GRADREG_TYPE_F32, GRADREG_TYPE_BF16, GRADREG_TYPE_F16 };
 static const char *const paths[] = { "scalar", "x86-64-v2", "x86-64-v3", "x86-64-v4" };
 
 static gradreg_context *context_with(const char *path, int32_t threads)
@@ -349,8 +348,8 @@ static void widen(double *to, const void *from, gradreg_type type, uint64_t offs
 START_TEST(distances_are_those_of_plain_sums)
 {
     static const double scales[] = { 1.0, 1e-30, 1e30 };
-    const gradreg_type type = types[_i % 3];
-    const double scale = type == GRADREG_TYPE_F16 ? 1.0 : scales[_i / 3];
+    const gradreg_type type = all_types[_i % LAST_TYPE];
+    const double scale = type == GRADREG_TYPE_F16 ? 1.0 : scales[_i / LAST_TYPE];
     gradreg_context *context = context_with(NULL, 2);
     gradreg_segment segments[SEGMENTS];
     void *before = guarded_new(ELEMENTS * type_bytes(type), 0);
@@ -423,7 +422,7 @@ static uint64_t digest_distances(gradreg_context *context, gradreg_type type, si
 
 START_TEST(threads_paths_and_alignment_decide_nothing)
 {
-    const gradreg_type type = types[_i];
+    const gradreg_type type = all_types[_i];
     gradreg_context *context = context_with("scalar", 1);
     const uint64_t distances = digest_distances(context, type, 0);
     const uint64_t divergences = digest_divergences(context, 0);
@@ -501,9 +500,9 @@ int main(void)
     tcase_add_test(buffers, equal_rows_do_not_diverge_and_disjoint_ones_by_ln_2);
     tcase_add_test(buffers, nearly_equal_rows_keep_their_digits);
     tcase_add_test(buffers, rows_that_are_no_distribution_give_nan);
-    tcase_add_loop_test(buffers, distances_are_those_of_plain_sums, 0, 9);
+    tcase_add_loop_test(buffers, distances_are_those_of_plain_sums, 0, 3 * LAST_TYPE);
     tcase_add_test(buffers, finite_weights_have_a_finite_distance_and_others_none);
-    tcase_add_loop_test(buffers, threads_paths_and_alignment_decide_nothing, 0, 3);
+    tcase_add_loop_test(buffers, threads_paths_and_alignment_decide_nothing, 0, LAST_TYPE);
     tcase_add_test(buffers, segments_may_pass_2_to_the_31);
     tcase_add_test(buffers, nothing_is_fine);
     suite_add_tcase(suite, host);

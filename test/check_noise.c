@@ -6,14 +6,7 @@
 
 #include "rig.h"
 
-static const struct {
-    gradreg_type param, grad;
-} pairs[] = {
-    { GRADREG_TYPE_F32, GRADREG_TYPE_F32 },   { GRADREG_TYPE_BF16, GRADREG_TYPE_F32 },
-    { GRADREG_TYPE_BF16, GRADREG_TYPE_BF16 }, { GRADREG_TYPE_F16, GRADREG_TYPE_F32 },
-    { GRADREG_TYPE_F16, GRADREG_TYPE_F16 },
-};
-enum { PAIRS = 5, LAYERS = 4, PER_LAYER = 3, SEGMENTS = LAYERS * PER_LAYER + 2 };
+enum { LAYERS = 4, PER_LAYER = 3, SEGMENTS = LAYERS * PER_LAYER + 2 };
 
 static gradreg_segment table[SEGMENTS];
 
@@ -46,8 +39,8 @@ static gradreg_regularizer_params noise_params(int pair, gradreg_noise_rule rule
 {
     gradreg_regularizer_params p = GRADREG_REGULARIZER_PARAMS_INIT;
 
-    p.param_type = pairs[pair].param;
-    p.grad_type = pairs[pair].grad;
+    p.param_type = type_pairs[pair].param;
+    p.grad_type = type_pairs[pair].grad;
     p.layer_count = LAYERS;
     p.schedule.first_layer = 2;
     p.schedule.full_layer = 3;
@@ -196,11 +189,11 @@ END_TEST
 /* Every element is one rounding of theta + c g1, with one c for the segment. */
 START_TEST(noise_is_rounded_once_in_every_type)
 {
-    const int pair = _i % PAIRS;
-    gradreg_regularizer_params p =
-        noise_params(pair, _i / PAIRS == 0 ? GRADREG_NOISE_RELATIVE : GRADREG_NOISE_NEFTUNE);
+    const int pair = _i % TYPE_PAIRS;
+    gradreg_regularizer_params p = noise_params(
+        pair, _i / TYPE_PAIRS == 0 ? GRADREG_NOISE_RELATIVE : GRADREG_NOISE_NEFTUNE);
 
-    p.noise.scale = _i / PAIRS == 0 ? 0.5 : -1.0;
+    p.noise.scale = _i / TYPE_PAIRS == 0 ? 0.5 : -1.0;
     rig *r = open_rig(&p);
     char *clean = rig_gather(r, RIG_PARAMS);
     gradients(r, 11, true);
@@ -277,7 +270,7 @@ END_TEST
 START_TEST(before_a_direction_nothing_moves_and_the_terms_say_so)
 {
     gradreg_regularizer_params p =
-        noise_params(_i % PAIRS, GRADREG_NOISE_RELATIVE + _i / PAIRS);
+        noise_params(_i % TYPE_PAIRS, GRADREG_NOISE_RELATIVE + _i / TYPE_PAIRS);
     rig *r = open_rig(&p);
     char *clean = rig_gather(r, RIG_PARAMS);
 
@@ -542,7 +535,7 @@ static void assert_stepped(const rig *r, const char *noisy, const char *g1, floa
 
 START_TEST(steps_start_from_the_rounded_noisy_point)
 {
-    const int pair = _i % PAIRS, placing = _i / PAIRS;
+    const int pair = _i % TYPE_PAIRS, placing = _i / TYPE_PAIRS;
     gradreg_regularizer_params p = noise_params(pair, GRADREG_NOISE_NEFTUNE);
 
     p.difference = GRADREG_DIFFERENCE_CENTRAL;
@@ -684,17 +677,18 @@ int main(void)
 
     make_table();
     tcase_add_loop_test(tcase, each_rule_has_its_length_and_sign, 0, 9);
-    tcase_add_loop_test(tcase, noise_is_rounded_once_in_every_type, 0, 2 * PAIRS);
+    tcase_add_loop_test(tcase, noise_is_rounded_once_in_every_type, 0, 2 * TYPE_PAIRS);
     tcase_add_loop_test(tcase, step_noise_goes_where_the_last_step_went, 0, 2);
     tcase_add_loop_test(tcase, before_a_direction_nothing_moves_and_the_terms_say_so, 0,
-                        2 * PAIRS);
+                        2 * TYPE_PAIRS);
     tcase_add_test(tcase, a_step_without_noise_has_no_noise_terms);
     tcase_add_loop_test(tcase, only_usable_steps_leave_a_direction, 0, 6);
-    tcase_add_loop_test(tcase, every_order_of_calls_ends_with_theta, 0, ORDERS * PAIRS);
-    tcase_add_loop_test(tcase, steps_start_from_the_rounded_noisy_point, 0, 3 * PAIRS);
-    tcase_add_loop_test(tcase, mirror_repeats_the_draws_of_the_noise, 0, PAIRS);
+    tcase_add_loop_test(tcase, every_order_of_calls_ends_with_theta, 0, ORDERS * TYPE_PAIRS);
+    tcase_add_loop_test(tcase, steps_start_from_the_rounded_noisy_point, 0, 3 * TYPE_PAIRS);
+    tcase_add_loop_test(tcase, mirror_repeats_the_draws_of_the_noise, 0, TYPE_PAIRS);
     tcase_add_loop_test(tcase, roles_and_layers_select, 0, 12);
-    tcase_add_loop_test(tcase, noise_stays_in_on_segments_that_delta_leaves_alone, 0, PAIRS);
+    tcase_add_loop_test(tcase, noise_stays_in_on_segments_that_delta_leaves_alone, 0,
+                        TYPE_PAIRS);
     suite_add_tcase(suite, tcase);
     return run_suite(suite);
 }

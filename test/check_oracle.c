@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "choices.h"
 #include "model.h"
 #include "oracle.h"
 
@@ -227,7 +228,7 @@ static gradreg_regularizer_params form(int i)
 {
     gradreg_regularizer_params p = i / 24 != 0 ? everything() : defaults();
 
-    p.step = GRADREG_STEP_RAW + i % 3;
+    p.step = GRADREG_STEP_RAW + i % LAST_STEP;
     p.difference = i / 3 % 2 != 0 ? GRADREG_DIFFERENCE_CENTRAL : GRADREG_DIFFERENCE_FORWARD;
     p.penalty = GRADREG_PENALTY_SQUARED_NORM + i / 6 % 2;
     p.depth = GRADREG_DEPTH_ON_UPDATE + i / 12 % 2;

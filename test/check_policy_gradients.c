@@ -151,11 +151,10 @@ static void try_switches(progress *at, choice *c)
 
 static void try_kl(progress *at, choice *c)
 {
-    for (c->kl = GRADREG_KL_NONE; c->kl <= GRADREG_KL_ABS; c->kl++)
+    for (c->kl = GRADREG_KL_NONE; c->kl <= LAST_KL; c->kl++)
         for (c->weighted = 0; c->weighted <= (c->kl != GRADREG_KL_NONE); c->weighted++)
-            for (c->aggregation = 1; c->aggregation <= GRADREG_AGGREGATE_PROMPT_MEAN;
-                 c->aggregation++)
-                for (c->rollout = 1; c->rollout <= GRADREG_ROLLOUT_SEQUENCE_MASK; c->rollout++)
+            for (c->aggregation = 1; c->aggregation <= LAST_AGGREGATION; c->aggregation++)
+                for (c->rollout = 1; c->rollout <= LAST_ROLLOUT_MODE; c->rollout++)
                     try_switches(at, c);
 }
 
@@ -165,8 +164,8 @@ START_TEST(every_composition_has_the_gradient_of_its_own_loss)
     progress at = { policy_context(1), test_seed() ^ (uint64_t)(_i + 1) << 32, 0, 0, 0, 0.0 };
     choice c;
     memset(&c, 0, sizeof(c));
-    c.ratio_level = _i / GRADREG_SURROGATE_PLAIN + 1;
-    c.surrogate = _i % GRADREG_SURROGATE_PLAIN + 1;
+    c.ratio_level = _i / LAST_SURROGATE + 1;
+    c.surrogate = _i % LAST_SURROGATE + 1;
     const int limits = c.surrogate == GRADREG_SURROGATE_CLIPPED ? 4 : 1;
     for (c.limits = 0; c.limits < limits; c.limits++)
         try_kl(&at, &c);
@@ -175,7 +174,8 @@ START_TEST(every_composition_has_the_gradient_of_its_own_loss)
         "of its bound\n",
         c.ratio_level, c.surrogate, at.compositions, at.redrawn, at.worst);
     fflush(stdout);
-    const unsigned all = (unsigned)limits * 9 * 6 * 5 * 16;
+    const unsigned all =
+        (unsigned)limits * (2 * LAST_KL - 1) * LAST_AGGREGATION * LAST_ROLLOUT_MODE * 16;
     ck_assert_uint_eq(at.seen, all);
     ck_assert_uint_eq(at.compositions, (all + stride() - 1) / stride());
     assert_ok(gradreg_context_destroy(at.context));
@@ -188,7 +188,7 @@ int main(void)
     TCase *tc = tcase_create("core");
     tcase_set_timeout(tc, 600);
     tcase_add_loop_test(tc, every_composition_has_the_gradient_of_its_own_loss, 0,
-                        GRADREG_RATIO_SEQUENCE_TOKEN * GRADREG_SURROGATE_PLAIN);
+                        LAST_RATIO_LEVEL * LAST_SURROGATE);
     suite_add_tcase(suite, tc);
     return run_suite(suite);
 }

@@ -27,14 +27,12 @@ static int32_t draw_of(uint64_t *state, int32_t last)
 /* Any composition that is known token by token. */
 static void draw_policy(gradreg_policy *p, uint64_t *state)
 {
-    static const int32_t surrogates[] = { GRADREG_SURROGATE_CLIPPED,
-                                          GRADREG_SURROGATE_CLIPPED_WEIGHT,
-                                          GRADREG_SURROGATE_SOFT_GATE,
-                                          GRADREG_SURROGATE_PLAIN };
-    p->surrogate = surrogates[next_word(state) % 4];
-    p->kl = draw_of(state, GRADREG_KL_ABS);
-    p->aggregation = draw_of(state, GRADREG_AGGREGATE_PROMPT_MEAN);
-    p->rollout_mode = draw_of(state, GRADREG_ROLLOUT_SEQUENCE_MASK);
+    do
+        p->surrogate = draw_of(state, LAST_SURROGATE);
+    while (p->surrogate == GRADREG_SURROGATE_GEOMETRIC_MEAN);
+    p->kl = draw_of(state, LAST_KL);
+    p->aggregation = draw_of(state, LAST_AGGREGATION);
+    p->rollout_mode = draw_of(state, LAST_ROLLOUT_MODE);
     p->kl_ratio_weighted = (int32_t)(next_word(state) % 2);
     p->count_empty_rows = (int32_t)(next_word(state) % 2);
     p->dual_clip = next_word(state) % 2 ? 2.5 : 0.0;

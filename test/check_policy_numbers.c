@@ -76,8 +76,7 @@ START_TEST(rollout_bounds_are_those_of_the_weight)
         { 1.5, 0.0, 1.4 }, { 0.65, 0.65, 0.65 }, { 0.55, 0.0, 0.6 }, { 1.35, 1.35, 1.35 }
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-        for (int mode = GRADREG_ROLLOUT_TOKEN_TRUNCATE; mode <= GRADREG_ROLLOUT_SEQUENCE_MASK;
-             mode++) {
+        for (int mode = GRADREG_ROLLOUT_TOKEN_TRUNCATE; mode <= LAST_ROLLOUT_MODE; mode++) {
             const bool masks =
                 mode == GRADREG_ROLLOUT_TOKEN_MASK || mode == GRADREG_ROLLOUT_SEQUENCE_MASK;
             policy_rig *rig = row_of(1, 1.0);
@@ -214,8 +213,8 @@ END_TEST
 START_TEST(no_ratio_is_so_large_that_zero_is_not_zero)
 {
     static const double ds[] = { 0.0, 30.0, -30.0, 800.0, -800.0, 1e4, -1e4 };
-    for (int surrogate = 1; surrogate <= GRADREG_SURROGATE_PLAIN; surrogate++)
-        for (int level = 1; level <= GRADREG_RATIO_SEQUENCE_TOKEN; level++)
+    for (int surrogate = 1; surrogate <= LAST_SURROGATE; surrogate++)
+        for (int level = 1; level <= LAST_RATIO_LEVEL; level++)
             for (size_t k = 0; k < 2 * sizeof(ds) / sizeof(ds[0]); k++) {
                 policy_rig *rig = row_of(2, k % 2 ? 0.0 : -0.0);
                 rig->policy.surrogate = surrogate;
@@ -235,7 +234,7 @@ END_TEST
 START_TEST(no_ratio_is_so_large_that_there_is_no_number)
 {
     static const double ds[] = { 30.0, -30.0, 800.0, -800.0, 1e4, -1e4 };
-    for (int surrogate = 1; surrogate <= GRADREG_SURROGATE_PLAIN; surrogate++)
+    for (int surrogate = 1; surrogate <= LAST_SURROGATE; surrogate++)
         for (int bits = 0; bits < 24; bits++)
             for (size_t k = 0; k < sizeof(ds) / sizeof(ds[0]); k++) {
                 const double a = bits & 1 ? 1.0 : -1.0;
@@ -265,7 +264,7 @@ END_TEST
 START_TEST(an_infinite_kl_that_weighs_nothing_is_nothing)
 {
     for (int weighted = 0; weighted < 2; weighted++)
-        for (int level = 1; level <= GRADREG_RATIO_SEQUENCE_TOKEN; level++) {
+        for (int level = 1; level <= LAST_RATIO_LEVEL; level++) {
             policy_rig *rig = row_of(1, 1.0);
             rig->policy.ratio_level = level;
             rig->policy.kl = GRADREG_KL_K3;

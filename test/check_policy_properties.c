@@ -21,11 +21,11 @@ static int32_t draw_of(uint64_t *state, int32_t last)
 /* Any composition. */
 static void draw_policy(gradreg_policy *p, uint64_t *state)
 {
-    p->ratio_level = draw_of(state, GRADREG_RATIO_SEQUENCE_TOKEN);
-    p->surrogate = draw_of(state, GRADREG_SURROGATE_PLAIN);
-    p->kl = draw_of(state, GRADREG_KL_ABS);
-    p->aggregation = draw_of(state, GRADREG_AGGREGATE_PROMPT_MEAN);
-    p->rollout_mode = draw_of(state, GRADREG_ROLLOUT_SEQUENCE_MASK);
+    p->ratio_level = draw_of(state, LAST_RATIO_LEVEL);
+    p->surrogate = draw_of(state, LAST_SURROGATE);
+    p->kl = draw_of(state, LAST_KL);
+    p->aggregation = draw_of(state, LAST_AGGREGATION);
+    p->rollout_mode = draw_of(state, LAST_ROLLOUT_MODE);
     p->kl_ratio_weighted = (int32_t)(next_word(state) % 2);
     p->count_empty_rows = (int32_t)(next_word(state) % 2);
     p->cap = next_word(state) % 2 ? 1.5 : 0.0;

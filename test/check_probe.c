@@ -18,8 +18,6 @@
 
 enum { LAYERS = 5, TRIALS = 12 };
 static const uint64_t SEED = UINT64_C(0x123456789abcdef);
-static const gradreg_type types[] = { GRADREG_TYPE_F32, GRADREG_TYPE_BF16, GRADREG_TYPE_F16 };
-
 static gradreg_context *context_with(const char *path, int32_t threads)
 {
     gradreg_context_params params = GRADREG_CONTEXT_PARAMS_INIT;
@@ -216,12 +214,10 @@ END_TEST
 
 /* ---- injection --------------------------------------------------------------------- */
 
-/* Half a step of the type at this value. */
+/* At least half a step of the type at this value. */
 static double half_step(gradreg_type type, double x)
 {
-    static const double relative[] = { 0, 0x1p-24, 0x1p-8, 0x1p-11 };
-    static const double least[] = { 0, 0x1p-150, 0x1p-134, 0x1p-25 };
-    return fmax(relative[type] * fabs(x), least[type]);
+    return fmax(type_half_step(type, 1.0) * fabs(x), type_half_step(type, 0.0));
 }
 
 /* Rows of any numbers, in one of the types. What the sum of squares may be off by: check_reduce.c. */
@@ -230,7 +226,7 @@ START_TEST(rows_move_by_their_own_rms)
     static const size_t widths[] = { 1,   2,    3,    5,    127,  128, 129,
                                      255, 1021, 4095, 4096, 4097, 9000 };
     static double x[9000], n[9000];
-    const gradreg_type type = types[_i];
+    const gradreg_type type = all_types[_i];
     gradreg_context *context = context_with(NULL, 1);
     gradreg_probe *probe = probe_with(context, TRIALS, 0.5);
     uint64_t state = test_seed() ^ 11;
@@ -261,7 +257,7 @@ END_TEST
 START_TEST(the_store_rounds_to_nearest_even)
 {
     enum { WIDTH = 8192 };
-    const gradreg_type type = types[_i];
+    const gradreg_type type = all_types[_i];
     gradreg_context *context = context_with(NULL, 1);
     gradreg_probe *probe = probe_with(context, TRIALS, 0.5),
                   *plain = probe_with(context, TRIALS, 1);
@@ -309,7 +305,7 @@ END_TEST
 START_TEST(rows_that_are_not_finite_are_left_alone_and_counted)
 {
     enum { WIDTH = 5000, ROWS = 6 };
-    const gradreg_type type = types[_i];
+    const gradreg_type type = all_types[_i];
     static const double strange[] = { (double)NAN, (double)INFINITY, -(double)INFINITY };
     gradreg_context *context = context_with(NULL, 2);
     gradreg_probe *probe = probe_with(context, TRIALS, 0.5);
@@ -432,7 +428,7 @@ static const char *const paths[] = { "scalar", "x86-64-v2", "x86-64-v3", "x86-64
 
 START_TEST(batching_threads_paths_and_alignment_decide_nothing_about_noise)
 {
-    const gradreg_type type = types[_i];
+    const gradreg_type type = all_types[_i];
     gradreg_context *context = context_with("scalar", 1);
     const uint64_t want = injected(context, type, WIDTH, 0, false);
     ck_assert_uint_eq(injected(context, type, WIDTH, 0, true), want);
@@ -494,7 +490,7 @@ static uint64_t observed(gradreg_context *context, gradreg_type type, size_t str
 
 START_TEST(batching_threads_paths_and_alignment_decide_nothing_about_statistics)
 {
-    const gradreg_type type = types[_i];
+    const gradreg_type type = all_types[_i];
     gradreg_context *context = context_with("scalar", 1);
     const uint64_t want = observed(context, type, WIDTH, 0, BATCH);
     ck_assert_uint_eq(observed(context, type, WIDTH, 0, 1), want);
@@ -543,7 +539,7 @@ START_TEST(probabilities_and_statistics_are_those_of_two_passes)
 {
     enum { MOST = 9001 };
     static const size_t sizes[] = { 1, 2, 31, 33, 255, 4096, 4097, MOST };
-    const gradreg_type type = types[_i];
+    const gradreg_type type = all_types[_i];
     gradreg_context *context = context_with(NULL, 2);
     uint64_t state = test_seed() ^ 15;
     static double z[MOST];
@@ -762,18 +758,21 @@ int main(void)
     tcase_add_test(noise, noise_is_standard_normal);
     tcase_add_test(noise, trials_layers_seeds_and_elements_have_unrelated_noise);
     tcase_add_test(noise, noise_is_that_of_the_oracle);
-    tcase_add_loop_test(rows, rows_move_by_their_own_rms, 0, 3);
-    tcase_add_loop_test(rows, the_store_rounds_to_nearest_even, 0, 3);
+    tcase_add_loop_test(rows, rows_move_by_their_own_rms, 0, LAST_TYPE);
+    tcase_add_loop_test(rows, the_store_rounds_to_nearest_even, 0, LAST_TYPE);
     tcase_add_test(rows, f16_saturates_and_is_counted);
-    tcase_add_loop_test(rows, rows_that_are_not_finite_are_left_alone_and_counted, 0, 3);
+    tcase_add_loop_test(rows, rows_that_are_not_finite_are_left_alone_and_counted, 0,
+                        LAST_TYPE);
     tcase_add_test(rows, zeros_stay_and_extremes_are_scaled);
     tcase_add_test(rows, no_noise_moves_nothing);
     tcase_add_loop_test(rows, batching_threads_paths_and_alignment_decide_nothing_about_noise,
-                        0, 3);
-    tcase_add_loop_test(
-        rows, batching_threads_paths_and_alignment_decide_nothing_about_statistics, 0, 3);
+                        0, LAST_TYPE);
+    tcase_add_loop_test(rows,
+                        batching_threads_paths_and_alignment_decide_nothing_about_statistics, 0,
+                        LAST_TYPE);
     tcase_add_test(rows, the_hosts_floating_point_environment_decides_nothing);
-    tcase_add_loop_test(figures, probabilities_and_statistics_are_those_of_two_passes, 0, 3);
+    tcase_add_loop_test(figures, probabilities_and_statistics_are_those_of_two_passes, 0,
+                        LAST_TYPE);
     tcase_add_test(figures, a_small_spread_of_large_probabilities_is_seen);
     tcase_add_test(figures, huge_and_absent_logits_have_probabilities);
     tcase_add_test(figures, rows_without_a_probability_are_counted_and_left_out);

@@ -11,17 +11,6 @@
 #include "support.h"
 #include "trainer.h"
 
-struct type_pair {
-    gradreg_type param, grad;
-};
-
-static const struct type_pair pairs[] = {
-    { GRADREG_TYPE_F32, GRADREG_TYPE_F32 },   { GRADREG_TYPE_BF16, GRADREG_TYPE_F32 },
-    { GRADREG_TYPE_BF16, GRADREG_TYPE_BF16 }, { GRADREG_TYPE_F16, GRADREG_TYPE_F32 },
-    { GRADREG_TYPE_F16, GRADREG_TYPE_F16 },
-};
-enum { PAIRS = sizeof(pairs) / sizeof(*pairs) };
-
 static gradreg_regularizer_params defaults(const struct type_pair *pair)
 {
     gradreg_regularizer_params p = GRADREG_REGULARIZER_PARAMS_INIT;
@@ -64,9 +53,9 @@ static trainer *two_passes(const gradreg_regularizer_params *p, double largest)
 START_TEST(without_strength_the_gradient_keeps_every_bit)
 {
     int i = _i;
-    gradreg_regularizer_params p = defaults(&pairs[i % PAIRS]);
+    gradreg_regularizer_params p = defaults(&type_pairs[i % TYPE_PAIRS]);
 
-    i /= PAIRS;
+    i /= TYPE_PAIRS;
     switch_off(&p, i % 3);
     p.interval = 1 + i / 3;
     trainer *t = two_passes(&p, 1e30);
@@ -103,12 +92,12 @@ static void assert_clipped(const trainer *t, const char *first, const gradreg_te
 
 START_TEST(excluded_weights_get_the_clipped_gradient)
 {
-    gradreg_regularizer_params p = defaults(&pairs[_i % PAIRS]);
+    gradreg_regularizer_params p = defaults(&type_pairs[_i % TYPE_PAIRS]);
     gradreg_terms terms = GRADREG_TERMS_INIT;
 
     p.clip_first = 1.0;
     p.regularized_roles = p.perturbed_roles = GRADREG_ROLE_ATTENTION;
-    if (_i / PAIRS == 1)
+    if (_i / TYPE_PAIRS == 1)
         p.strength = 0.0; /* then all of them */
     trainer *t = two_passes(&p, 100.0);
     char *first = trainer_copy(t, TRAINER_GRADS);
@@ -128,7 +117,7 @@ END_TEST
 /* The norm is the clip's, not only reported: what others once forgot. */
 START_TEST(a_clip_really_scales_the_gradient)
 {
-    gradreg_regularizer_params p = defaults(&pairs[0]);
+    gradreg_regularizer_params p = defaults(&type_pairs[0]);
     double square = 0.0;
 
     p.strength = 0.0;
@@ -146,7 +135,7 @@ END_TEST
 
 START_TEST(equal_gradients_leave_nothing_to_correct)
 {
-    gradreg_regularizer_params p = defaults(&pairs[_i]);
+    gradreg_regularizer_params p = defaults(&type_pairs[_i]);
 
     p.clip_first = p.clip_second = 0.5;
     p.common_clip = 1;
@@ -204,10 +193,10 @@ static size_t differing_bytes(const trainer *t, enum trainer_buffer buffer, cons
 START_TEST(theta_comes_back_to_the_last_bit)
 {
     int i = _i;
-    gradreg_regularizer_params p = defaults(&pairs[i % PAIRS]);
+    gradreg_regularizer_params p = defaults(&type_pairs[i % TYPE_PAIRS]);
     const trainer_setup setup = { .name = "restore" };
 
-    i /= PAIRS;
+    i /= TYPE_PAIRS;
     const enum ending ending = (enum ending)(i % ENDINGS);
     i /= ENDINGS;
     p.difference = i % 2 != 0 ? GRADREG_DIFFERENCE_CENTRAL : GRADREG_DIFFERENCE_FORWARD;
@@ -231,7 +220,7 @@ END_TEST
 /* The library has no copy here; the master's rounding has to give the very bits. */
 START_TEST(theta_comes_back_from_the_master)
 {
-    gradreg_regularizer_params p = defaults(&pairs[_i % PAIRS]);
+    gradreg_regularizer_params p = defaults(&type_pairs[_i % TYPE_PAIRS]);
     const trainer_setup setup = { .name = "master" };
 
     p.restore = GRADREG_RESTORE_MASTER;
@@ -248,7 +237,7 @@ START_TEST(theta_comes_back_from_the_master)
     char *clean = trainer_copy(t, TRAINER_PARAMS), *master = trainer_copy(t, TRAINER_MASTER);
     assert_ok(gradreg_regularizer_perturb(t->regularizer, &t->buffers));
     ck_assert_uint_gt(differing_bytes(t, TRAINER_PARAMS, clean), LARGE_PATTERNS / 4);
-    leave(t, (enum ending)(_i / PAIRS));
+    leave(t, (enum ending)(_i / TYPE_PAIRS));
     trainer_assert_same(t, TRAINER_PARAMS, clean, "theta");
     trainer_assert_same(t, TRAINER_MASTER, master, "the master");
     free(clean);
@@ -260,7 +249,7 @@ END_TEST
 /* A master that rounds to other weights: nothing moves, and the step says so. */
 START_TEST(a_master_that_differs_is_noticed)
 {
-    gradreg_regularizer_params p = defaults(&pairs[1]);
+    gradreg_regularizer_params p = defaults(&type_pairs[1]);
     const trainer_setup setup = { .name = "mismatch" };
     gradreg_terms terms = GRADREG_TERMS_INIT;
 
@@ -290,7 +279,7 @@ END_TEST
 /* fl(fl(theta + delta) - delta) is not theta where delta is the larger one. */
 START_TEST(restoring_does_not_subtract)
 {
-    gradreg_regularizer_params p = defaults(&pairs[0]);
+    gradreg_regularizer_params p = defaults(&type_pairs[0]);
     const trainer_setup setup = { .name = "subtraction" };
     size_t off = 0;
 
@@ -321,11 +310,11 @@ END_TEST
 START_TEST(a_zero_gradient_does_nothing)
 {
     int i = _i;
-    gradreg_regularizer_params p = defaults(&pairs[0]);
+    gradreg_regularizer_params p = defaults(&type_pairs[0]);
     const trainer_setup setup = { .name = "zero gradient" };
     gradreg_terms terms = GRADREG_TERMS_INIT;
 
-    p.step = GRADREG_STEP_RAW + i % 3;
+    p.step = GRADREG_STEP_RAW + i % LAST_STEP;
     p.penalty = GRADREG_PENALTY_SQUARED_NORM + i / 3 % 2;
     p.depth = GRADREG_DEPTH_ON_UPDATE + i / 6 % 2;
     p.interval = 1 + i / 12 % 2;
@@ -358,7 +347,7 @@ START_TEST(a_table_without_elements_has_norm_zero)
         { 0, 0, 0, 0, 0, GRADREG_ROLE_MLP, 0, 0, 0, { 0 } },
         { 5, 0, 0, 0, 2, GRADREG_ROLE_ATTENTION, 0, 0, 0, { 0 } },
     };
-    gradreg_regularizer_params p = defaults(&pairs[0]);
+    gradreg_regularizer_params p = defaults(&type_pairs[0]);
     const trainer_setup setup = { .name = "no elements", .scattered = _i != 0 };
     gradreg_terms terms = GRADREG_TERMS_INIT;
 
@@ -384,12 +373,15 @@ int main(void)
     TCase *off = tcase_create("strength"), *back = tcase_create("restore"),
           *none = tcase_create("nothing there");
 
-    tcase_add_loop_test(off, without_strength_the_gradient_keeps_every_bit, 0, PAIRS * 3 * 2);
-    tcase_add_loop_test(off, excluded_weights_get_the_clipped_gradient, 0, PAIRS * 2);
+    tcase_add_loop_test(off, without_strength_the_gradient_keeps_every_bit, 0,
+                        TYPE_PAIRS * 3 * 2);
+    tcase_add_loop_test(off, excluded_weights_get_the_clipped_gradient, 0, TYPE_PAIRS * 2);
     tcase_add_test(off, a_clip_really_scales_the_gradient);
-    tcase_add_loop_test(off, equal_gradients_leave_nothing_to_correct, 0, PAIRS);
-    tcase_add_loop_test(back, theta_comes_back_to_the_last_bit, 0, PAIRS * ENDINGS * 2 * 2);
-    tcase_add_loop_test(back, theta_comes_back_from_the_master, 0, PAIRS * BY_CANCEL_MIRRORED);
+    tcase_add_loop_test(off, equal_gradients_leave_nothing_to_correct, 0, TYPE_PAIRS);
+    tcase_add_loop_test(back, theta_comes_back_to_the_last_bit, 0,
+                        TYPE_PAIRS * ENDINGS * 2 * 2);
+    tcase_add_loop_test(back, theta_comes_back_from_the_master, 0,
+                        TYPE_PAIRS * BY_CANCEL_MIRRORED);
     tcase_add_test(back, a_master_that_differs_is_noticed);
     tcase_add_test(back, restoring_does_not_subtract);
     tcase_add_loop_test(none, a_zero_gradient_does_nothing, 0, 24);

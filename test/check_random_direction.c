@@ -441,9 +441,7 @@ enum { ROUNDINGS = 600, ROUNDED = 200 };
 /* Over steps each weight is one of the two neighbours of theta + delta, and in the mean the sum. */
 START_TEST(stochastic_rounding_is_unbiased_per_weight)
 {
-    static const gradreg_type types[] = { GRADREG_TYPE_BF16, GRADREG_TYPE_F16,
-                                          GRADREG_TYPE_F32 };
-    const gradreg_type type = types[_i];
+    const gradreg_type type = all_types[_i];
     const rig_setup setup = { .threads = 1 };
     gradreg_segment table[SEGMENTS];
     gradreg_regularizer_params p = draw_params(GRADREG_DIRECTION_GRADIENT);
@@ -546,7 +544,7 @@ int main(void)
     tcase_add_test(moments, gaussian_has_its_moments_and_tails);
     tcase_add_loop_test(moments, the_measured_direction_is_the_one_taken, 0, 4);
     tcase_add_loop_test(moments, random_curvatures_average_to_the_trace, 0, 16);
-    tcase_add_loop_test(moments, stochastic_rounding_is_unbiased_per_weight, 0, 3);
+    tcase_add_loop_test(moments, stochastic_rounding_is_unbiased_per_weight, 0, LAST_TYPE);
     tcase_add_test(moments, the_mirror_image_is_rounded_with_draws_of_its_own);
     suite_add_tcase(suite, places);
     suite_add_tcase(suite, moments);

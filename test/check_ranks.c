@@ -47,7 +47,7 @@ START_TEST(cuts_at_runs_of_blocks_give_the_bits_of_one_process)
 
     common_plan(&plan, true);
     norms_plan(&plan, _i % 4);
-    set_pair(&plan, (_i / 4 + _i) % PAIRS);
+    set_pair(&plan, (_i / 4 + _i) % TYPE_PAIRS);
     plan.uneven = true;
     run_alone(&plan, alone);
     for (int k = LAYOUTS; k < WORLDS * LAYOUTS; k++) {
@@ -91,7 +91,7 @@ START_TEST(cuts_anywhere_stay_within_an_ulp_of_coefficients)
     norms_plan(&plan, _i % 4);
     plan.params.penalty = GRADREG_PENALTY_SQUARED_NORM; /* so that k is in the report */
     plan.fixed_gradients = true;
-    set_pair(&plan, (_i / 4 + _i) % PAIRS);
+    set_pair(&plan, (_i / 4 + _i) % TYPE_PAIRS);
     run_alone(&plan, alone);
     for (int k = LAYOUTS; k < WORLDS * LAYOUTS; k++) {
         plan.world = worlds[k / LAYOUTS];
@@ -124,7 +124,7 @@ int main(void)
     Suite *suite = suite_create("ranks");
     TCase *tcase = tcase_create("cuts");
     SRunner *runner = srunner_create(suite);
-    const int pairs_tried = rig_is_small() ? 2 : PAIRS, variants = rig_is_small() ? 4 : 8;
+    const int pairs_tried = rig_is_small() ? 2 : TYPE_PAIRS, variants = rig_is_small() ? 4 : 8;
 
     tcase_set_timeout(tcase, WORLD_SECONDS + 30.0);
     tcase_add_loop_test(tcase, cuts_mean_nothing_where_no_norm_decides, 0, pairs_tried);

@@ -45,7 +45,7 @@ static gradreg_regularizer_params run_params(int variant)
     p.schedule.first_layer = 1;
     p.schedule.full_layer = 3;
     p.difference = variant % 2 == 0 ? GRADREG_DIFFERENCE_FORWARD : GRADREG_DIFFERENCE_CENTRAL;
-    p.step = GRADREG_STEP_RAW + variant % 3;
+    p.step = GRADREG_STEP_RAW + variant % LAST_STEP;
     p.penalty = GRADREG_PENALTY_SQUARED_NORM + variant / 2 % 2;
     p.depth = variant / 4 == 0 ? GRADREG_DEPTH_ON_UPDATE : GRADREG_DEPTH_ON_PENALTY;
     p.direction = variant == 2   ? GRADREG_DIRECTION_RADEMACHER

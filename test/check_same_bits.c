@@ -13,17 +13,6 @@
 #include "support.h"
 #include "trainer.h"
 
-struct type_pair {
-    gradreg_type param, grad;
-};
-
-static const struct type_pair pairs[] = {
-    { GRADREG_TYPE_F32, GRADREG_TYPE_F32 },   { GRADREG_TYPE_BF16, GRADREG_TYPE_F32 },
-    { GRADREG_TYPE_BF16, GRADREG_TYPE_BF16 }, { GRADREG_TYPE_F16, GRADREG_TYPE_F32 },
-    { GRADREG_TYPE_F16, GRADREG_TYPE_F16 },
-};
-enum { PAIRS = sizeof(pairs) / sizeof(*pairs) };
-
 static gradreg_regularizer_params defaults(const struct type_pair *pair)
 {
     gradreg_regularizer_params p = GRADREG_REGULARIZER_PARAMS_INIT;
@@ -58,9 +47,9 @@ enum { FORMS = 8, STEPS = 3 };
 
 static gradreg_regularizer_params form(int i)
 {
-    gradreg_regularizer_params p = defaults(&pairs[i % PAIRS]);
+    gradreg_regularizer_params p = defaults(&type_pairs[i % TYPE_PAIRS]);
 
-    p.step = GRADREG_STEP_RAW + i % 3;
+    p.step = GRADREG_STEP_RAW + i % LAST_STEP;
     p.difference = i % 2 != 0 ? GRADREG_DIFFERENCE_CENTRAL : GRADREG_DIFFERENCE_FORWARD;
     p.penalty = GRADREG_PENALTY_SQUARED_NORM + i / 2 % 2;
     p.depth = GRADREG_DEPTH_ON_UPDATE + i / 4 % 2;
@@ -211,7 +200,7 @@ START_TEST(the_order_of_segments_means_nothing_without_norms)
                                                       large_table[1] };
     const gradreg_segment *const orders[2] = { large_table, shuffled };
     const trainer_setup setup = { .name = "order" };
-    gradreg_regularizer_params p = defaults(&pairs[_i]);
+    gradreg_regularizer_params p = defaults(&type_pairs[_i]);
     char *moved = NULL, *updated = NULL;
 
     p.epsilon = 0.5;
@@ -255,7 +244,7 @@ static void draw(const gradreg_regularizer_params *p, const gradreg_segment *seg
 
 static gradreg_regularizer_params random_params(int gaussian, uint64_t seed)
 {
-    gradreg_regularizer_params p = defaults(&pairs[0]);
+    gradreg_regularizer_params p = defaults(&type_pairs[0]);
 
     p.direction = gaussian ? GRADREG_DIRECTION_GAUSSIAN : GRADREG_DIRECTION_RADEMACHER;
     p.epsilon = 1.0;
@@ -361,7 +350,7 @@ END_TEST
 /* Every theta' is one of the two neighbours of theta + delta, and their mean is the sum. */
 START_TEST(stochastic_rounding_is_fair_and_tight)
 {
-    gradreg_regularizer_params p = defaults(&pairs[1 + _i]);
+    gradreg_regularizer_params p = defaults(&type_pairs[1 + _i]);
     const trainer_setup setup = { .name = "stochastic" };
     double error = 0.0, spread = 0.0;
     size_t up = 0;
@@ -403,11 +392,11 @@ int main(void)
     TCase *bits = tcase_create("same bits"), *chance = tcase_create("random");
 
     tcase_add_loop_test(bits, threads_paths_and_alignment_decide_nothing, 0, FORMS);
-    tcase_add_loop_test(bits, the_order_of_segments_means_nothing_without_norms, 0, PAIRS);
+    tcase_add_loop_test(bits, the_order_of_segments_means_nothing_without_norms, 0, TYPE_PAIRS);
     tcase_add_loop_test(chance, random_directions_have_their_moments, 0, 2);
     tcase_add_loop_test(chance, random_directions_depend_on_seed_step_and_place_only, 0, 2);
     tcase_add_loop_test(chance, steps_along_random_directions_agree_with_the_oracle, 0, 8);
-    tcase_add_loop_test(chance, stochastic_rounding_is_fair_and_tight, 0, 4);
+    tcase_add_loop_test(chance, stochastic_rounding_is_fair_and_tight, 0, TYPE_PAIRS - 1);
     tcase_set_timeout(bits, 60.0);
     suite_add_tcase(suite, bits);
     suite_add_tcase(suite, chance);

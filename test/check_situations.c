@@ -242,7 +242,7 @@ START_TEST(absent_gradients_are_left_out)
     const enum absence how = (enum absence)take(&i, ABSENCES);
 
     p.difference = difference(take(&i, 2));
-    p.step = GRADREG_STEP_RAW + take(&i, 3);
+    p.step = GRADREG_STEP_RAW + take(&i, LAST_STEP);
     p.interval = 1 + take(&i, 2);
     absent[9] = absent[7] = absent[0] = true; /* two matrices of the blocks, the head */
     struct scene scene = open_scene(&p, &setup);
@@ -318,10 +318,10 @@ START_TEST(a_suggested_epsilon_is_the_smallest_that_works)
     double suggested = 0.0;
 
     p.param_type = _i % 2 != 0 ? GRADREG_TYPE_F16 : GRADREG_TYPE_BF16;
-    p.step = GRADREG_STEP_RAW + _i / 2 % 3;
+    p.step = GRADREG_STEP_RAW + _i / 2 % LAST_STEP;
     struct scene scene = open_scene(&p, &setup);
     trainer *t = scene.t;
-    const double target = targets[_i / 6];
+    const double target = targets[_i / 2 / LAST_STEP];
     step(&scene, TRAINER_COMBINE);
     trainer_write(t, TRAINER_GRADS, t->first);
     char *params = trainer_copy(t, TRAINER_PARAMS), *grads = trainer_copy(t, TRAINER_GRADS);
@@ -459,17 +459,16 @@ END_TEST
 START_TEST(noise_agrees_with_the_oracle)
 {
     int i = _i;
-    static const gradreg_type types[] = { GRADREG_TYPE_F32, GRADREG_TYPE_BF16,
-                                          GRADREG_TYPE_F16 };
     const trainer_setup setup = { .name = "noise", .scattered = _i % 3 == 0 };
     gradreg_regularizer_params p = defaults();
 
     p.noise.rule = GRADREG_NOISE_RELATIVE + take(&i, 3);
     p.difference = difference(take(&i, 2));
     p.placement = GRADREG_PLACEMENT_IN_PLACE + take(&i, 2);
-    p.step = GRADREG_STEP_RAW + take(&i, 3);
+    p.step = GRADREG_STEP_RAW + take(&i, LAST_STEP);
     p.noise.scale = take(&i, 2) != 0 ? -0.05 : 0.0;
-    p.param_type = p.noise.rule == GRADREG_NOISE_STEP ? GRADREG_TYPE_F32 : types[_i % 3];
+    p.param_type =
+        p.noise.rule == GRADREG_NOISE_STEP ? GRADREG_TYPE_F32 : all_types[_i % LAST_TYPE];
     p.noise.roles = GRADREG_ROLE_ATTENTION | GRADREG_ROLE_MLP;
     p.noise.first_layer = 0;
     p.noise.last_layer = 1;
@@ -533,7 +532,7 @@ START_TEST(a_loss_scale_passes_through)
 
     p.difference = difference(take(&i, 2));
     p.common_clip = take(&i, 2);
-    p.step = GRADREG_STEP_RAW + take(&i, 3);
+    p.step = GRADREG_STEP_RAW + take(&i, LAST_STEP);
     p.depth = GRADREG_DEPTH_ON_UPDATE + take(&i, 2);
     p.interval = 2;
     struct scene scene = open_scene(&p, &setup);
@@ -605,18 +604,20 @@ int main(void)
     tcase_add_loop_test(broken, a_lost_recomputation_keeps_the_old_correction, 0, 6);
     tcase_add_test(broken, without_a_correction_reuse_adds_nothing);
     tcase_add_loop_test(broken, a_fallback_leaves_the_clipped_gradient, 0, 32);
-    tcase_add_loop_test(missing, absent_gradients_are_left_out, 0, ABSENCES * 2 * 3 * 2 * 2);
+    tcase_add_loop_test(missing, absent_gradients_are_left_out, 0,
+                        ABSENCES * 2 * LAST_STEP * 2 * 2);
     tcase_add_test(missing, a_gradient_that_vanishes_for_combine_is_refused);
     tcase_add_loop_test(swallowed, an_unfaithful_step_is_dropped, 0, 4);
-    tcase_add_loop_test(swallowed, a_suggested_epsilon_is_the_smallest_that_works, 0, 18);
+    tcase_add_loop_test(swallowed, a_suggested_epsilon_is_the_smallest_that_works, 0,
+                        3 * 2 * LAST_STEP);
     tcase_add_loop_test(over_time, strength_follows_warmup_and_decay, 0, 2 * 3 * 2 * 2);
     tcase_add_test(over_time, settings_count_from_the_next_step);
     tcase_add_loop_test(over_time, observed_layers_weigh_the_correction, 0, 16);
     tcase_add_loop_test(over_time, a_cancelled_step_leaves_no_trace, 0, 8);
-    tcase_add_loop_test(noise, noise_agrees_with_the_oracle, 0, 3 * 2 * 2 * 3 * 2);
+    tcase_add_loop_test(noise, noise_agrees_with_the_oracle, 0, 3 * 2 * 2 * LAST_STEP * 2);
     tcase_add_loop_test(noise, noise_beside_another_direction, 0, 2);
     tcase_add_loop_test(noise, noise_follows_the_last_usable_step, 0, 2);
-    tcase_add_loop_test(rest, a_loss_scale_passes_through, 0, 4 * 2 * 2 * 3 * 2);
+    tcase_add_loop_test(rest, a_loss_scale_passes_through, 0, 4 * 2 * 2 * LAST_STEP * 2);
     tcase_add_test(rest, observed_losses_give_the_first_order_ratio);
     tcase_add_loop_test(rest, the_first_needed_layer_is_told, 0, 4);
     for (size_t k = 0; k < sizeof(all) / sizeof(*all); k++)

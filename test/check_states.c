@@ -570,7 +570,7 @@ static gradreg_regularizer_params suggest_params(int i)
 {
     gradreg_regularizer_params p = plain_params();
 
-    p.step = GRADREG_STEP_RAW + i % 3;
+    p.step = GRADREG_STEP_RAW + i % LAST_STEP;
     p.depth = i / 3 % 2 == 0 ? GRADREG_DEPTH_ON_UPDATE : GRADREG_DEPTH_ON_PENALTY;
     p.difference = i % 2 == 0 ? GRADREG_DIFFERENCE_FORWARD : GRADREG_DIFFERENCE_CENTRAL;
     p.param_type = GRADREG_TYPE_BF16;

@@ -5,11 +5,9 @@
 
 #include "support.h"
 
-static const gradreg_type types[] = { GRADREG_TYPE_F32, GRADREG_TYPE_BF16, GRADREG_TYPE_F16 };
-
 START_TEST(every_pattern_of_16_bits_comes_back)
 {
-    const gradreg_type type = types[_i];
+    const gradreg_type type = all_types[_i];
     for (uint32_t bits = 0; bits < 0x10000; bits++) {
         uint16_t element;
         typed_set_bits(&element, type, 0, bits);
@@ -124,7 +122,7 @@ int main(void)
     TCase *core = tcase_create("core");
 
     tcase_set_timeout(core, 60);
-    tcase_add_loop_test(core, every_pattern_of_16_bits_comes_back, 1, 3);
+    tcase_add_loop_test(core, every_pattern_of_16_bits_comes_back, 1, LAST_TYPE);
     tcase_add_test(core, f32_is_the_compilers_float);
     tcase_add_test(core, known_values_of_the_short_formats);
     tcase_add_test(core, distance_counts_floats);

@@ -33,12 +33,6 @@ const size_t sizes[SIZES] = {
     1, 2, 31, 32, 33, 255, 256, 257, 511, 512, 513, 1021, 4095, 4096
 };
 
-const struct type_pair pairs[PAIRS] = {
-    { GRADREG_TYPE_F32, GRADREG_TYPE_F32 },   { GRADREG_TYPE_BF16, GRADREG_TYPE_F32 },
-    { GRADREG_TYPE_BF16, GRADREG_TYPE_BF16 }, { GRADREG_TYPE_F16, GRADREG_TYPE_F32 },
-    { GRADREG_TYPE_F16, GRADREG_TYPE_F16 },
-};
-
 const char *const kind_names[KINDS] = {
     "normal", "denormal", "zero", "-0", "huge", "tiny", "NaN", "infinite", "full", "any",
 };
@@ -49,11 +43,9 @@ struct format_bits {
 
 static struct format_bits bits_of(gradreg_type type)
 {
-    if (type == GRADREG_TYPE_F32)
-        return (struct format_bits){ 0x80000000u, 0x7f800000u, 0x00800000u };
-    if (type == GRADREG_TYPE_BF16)
-        return (struct format_bits){ 0x8000u, 0x7f80u, 0x0080u };
-    return (struct format_bits){ 0x8000u, 0x7c00u, 0x0400u };
+    const type_format *format = type_format_of(type);
+    return (struct format_bits){ format->bytes == 4 ? 0x80000000u : 0x8000u, format->infinity,
+                                 1u << format->fraction };
 }
 
 static uint32_t pattern(gradreg_type type, enum kind kind, uint64_t *state)

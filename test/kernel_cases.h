@@ -19,11 +19,8 @@ const char *path_name(int path);
 
 /* ---- what goes in ---------------------------------------------------------------- */
 
-enum { SIZES = 14, PAIRS = 5 };
+enum { SIZES = 14 };
 extern const size_t sizes[SIZES];
-extern const struct type_pair {
-    gradreg_type param, grad;
-} pairs[PAIRS];
 
 enum kind {
     NORMAL,

@@ -144,15 +144,6 @@ static double check_forward(const logits_rig *rig, const oracle_logits *o, size_
                             what, "logp", r, 0));
 }
 
-/* A step of the gradient's type next to x. */
-static double half_step(gradreg_type type, double x)
-{
-    const int fraction = type == GRADREG_TYPE_F32 ? 23 : type == GRADREG_TYPE_BF16 ? 7 : 10;
-    const int lowest = type == GRADREG_TYPE_F16 ? -14 : -126;
-    const int exponent = x == 0.0 ? lowest : ilogb(x);
-    return ldexp(0.5, (exponent < lowest ? lowest : exponent) - fraction);
-}
-
 /* l is rounded once, exp within 3.6 u; level and tilt once each, product and sum once each. */
 static double check_slope(const logits_rig *rig, const double *z, size_t r, size_t j,
                           const char *what)
@@ -168,8 +159,8 @@ static double check_slope(const logits_rig *rig, const double *z, size_t r, size
     const double error =
         size * U * (fabs(isinf(l) ? 0.0 : l) + 9.0) + 0x1p-124 * (level + tilt);
     const double got = typed_get(rig->dlogits, p->type, r * rig->stride + j);
-    return held(got, want, error + half_step(p->type, fabs(want) + error), what, "dlogits", r,
-                j);
+    return held(got, want, error + type_half_step(p->type, fabs(want) + error), what, "dlogits",
+                r, j);
 }
 
 static void check_padding(const logits_rig *rig, size_t r)

@@ -43,13 +43,6 @@ uint64_t table_end(const gradreg_segment *table)
 
 static const char *const layout_names[] = { "declared slices", "slices", "shards" };
 
-static const struct {
-    gradreg_type param, grad;
-} pairs[] = {
-    { GRADREG_TYPE_F32, GRADREG_TYPE_F32 },   { GRADREG_TYPE_BF16, GRADREG_TYPE_F32 },
-    { GRADREG_TYPE_BF16, GRADREG_TYPE_BF16 }, { GRADREG_TYPE_F16, GRADREG_TYPE_F32 },
-    { GRADREG_TYPE_F16, GRADREG_TYPE_F16 },
-};
 const int worlds[WORLDS] = { 1, 2, 3, 8 };
 
 void common_plan(struct plan *p, bool one_per_layer)
@@ -70,8 +63,8 @@ void common_plan(struct plan *p, bool one_per_layer)
 /* What depends on norms in every way there is. */
 void set_pair(struct plan *p, int pair)
 {
-    p->params.param_type = pairs[pair].param;
-    p->params.grad_type = pairs[pair].grad;
+    p->params.param_type = type_pairs[pair].param;
+    p->params.grad_type = type_pairs[pair].grad;
 }
 
 void norms_plan(struct plan *p, int variant)
@@ -223,9 +216,7 @@ void assert_close(const struct plan *plan, const struct result *got, const struc
                   int step, int which, const double *size)
 {
     const gradreg_type type = type_of(plan, which);
-    const double half_ulp = type == GRADREG_TYPE_F32    ? 0x1p-24
-                            : type == GRADREG_TYPE_BF16 ? 0x1p-8
-                                                        : 0x1p-11;
+    const double half_ulp = type_half_step(type, 1.0);
 
     for (size_t i = 0; i < elements(plan); i++) {
         const double a = typed_get(got->snapshot[step][which], type, i);

@@ -40,7 +40,7 @@ struct plan {
 };
 
 extern const int worlds[4];
-enum { PAIRS = 5, WORLDS = 4 };
+enum { WORLDS = 4 };
 
 /* one_per_layer: each segment has sums of its own; otherwise three layers of several. */
 void common_plan(struct plan *p, bool one_per_layer);

@@ -195,8 +195,7 @@ static uint64_t word_of(uint64_t seed, size_t segment, uint64_t element)
 
 static uint32_t number(gradreg_type type, uint64_t word, int exponent)
 {
-    const int bits = type == GRADREG_TYPE_F32 ? 23 : type == GRADREG_TYPE_BF16 ? 7 : 10;
-    const int bias = type == GRADREG_TYPE_F16 ? 15 : 127;
+    const int bits = type_format_of(type)->fraction, bias = 1 - type_format_of(type)->lowest;
     const uint32_t sign = (uint32_t)(word >> 63) << (type == GRADREG_TYPE_F32 ? 31 : 15);
     const uint32_t power = (uint32_t)(bias + exponent - (int)(word >> 40) % 6);
 
@@ -217,13 +216,9 @@ void rig_numbers(rig *r, enum rig_buffer buffer, uint64_t seed, int exponent)
 
 static uint32_t quiet_bit(gradreg_type type, uint32_t bits)
 {
-    const uint32_t infinity = type == GRADREG_TYPE_F32    ? 0x7f800000u
-                              : type == GRADREG_TYPE_BF16 ? 0x7f80u
-                                                          : 0x7c00u;
+    const uint32_t infinity = type_format_of(type)->infinity;
     const uint32_t magnitude = bits & (type == GRADREG_TYPE_F32 ? 0x7fffffffu : 0x7fffu);
-    const uint32_t quiet = type == GRADREG_TYPE_F32    ? 0x400000u
-                           : type == GRADREG_TYPE_BF16 ? 0x40u
-                                                       : 0x200u;
+    const uint32_t quiet = 1u << (type_format_of(type)->fraction - 1);
     return magnitude > infinity ? bits | quiet : bits;
 }
 
@@ -241,21 +236,21 @@ void rig_patterns(rig *r, enum rig_buffer buffer, uint64_t seed, bool quiet)
     }
 }
 
-/* A little away from zero, less than to the middle between neighbours. */
+/* A little away from zero, less than to the middle between neighbours; denormals stay as they are. */
 static uint32_t master_of(gradreg_type type, uint32_t bits, uint64_t word)
 {
+    const type_format *format = type_format_of(type);
+    const int dropped = 23 - format->fraction;
     const uint16_t half = (uint16_t)bits;
-    const uint32_t magnitude = bits & 0x7fffu;
+    const uint32_t magnitude = bits & 0x7fffu, sign = (bits & 0x8000u) << 16;
 
     if (type == GRADREG_TYPE_F32)
         return bits;
-    if (type == GRADREG_TYPE_BF16)
-        return bits << 16 | (magnitude < 0x7f80u ? (uint32_t)word & 0x7fffu : 0);
-    if (magnitude > 0x7c00u)
-        return (bits & 0x8000u) << 16 | 0x7f800000u | (bits & 0x3ffu) << 13;
-    const uint32_t wide = float_bits((float)typed_get(&half, GRADREG_TYPE_F16, 0));
-    const bool is_normal = magnitude >= 0x0400u && magnitude < 0x7c00u;
-    return wide | (is_normal ? (uint32_t)word & 0x0fffu : 0);
+    if (magnitude > format->infinity)
+        return sign | 0x7f800000u | (magnitude & ((1u << format->fraction) - 1)) << dropped;
+    const uint32_t wide = float_bits((float)typed_get(&half, type, 0));
+    const bool is_normal = magnitude >= 1u << format->fraction && magnitude < format->infinity;
+    return wide | (is_normal ? (uint32_t)word & ((1u << (dropped - 1)) - 1) : 0);
 }
 
 void rig_make_master(rig *r, uint64_t seed)

@@ -95,40 +95,39 @@ void guarded_free(void *data)
 
 /* ---- typed elements --------------------------------------------------------------- */
 
-/* fraction: stored bits; lowest: exponent of the smallest normal; highest: the largest finite. */
-struct format {
-    const char *name;
-    size_t bytes;
-    int fraction, lowest;
-    double highest;
-    uint32_t infinity;
-};
-
-static const struct format *format_of(gradreg_type type)
+const type_format *type_format_of(gradreg_type type)
 {
-    static const struct format formats[] = {
+    static const type_format formats[] = {
         { "f32", 4, 23, -126, 0x1.fffffep127, 0x7f800000 },
         { "bf16", 2, 7, -126, 0x1.fep127, 0x7f80 },
         { "f16", 2, 10, -14, 65504.0, 0x7c00 },
     };
-    if (type < GRADREG_TYPE_F32 || type > GRADREG_TYPE_F16)
+    if (type < GRADREG_TYPE_F32 || type > LAST_TYPE)
         ck_abort_msg("%d is no type", (int)type);
     return &formats[type - GRADREG_TYPE_F32];
 }
 
+double type_half_step(gradreg_type type, double x)
+{
+    const type_format *format = type_format_of(type);
+    const int exponent = x == 0.0 ? format->lowest : ilogb(x);
+    return ldexp(0.5,
+                 (exponent < format->lowest ? format->lowest : exponent) - format->fraction);
+}
+
 size_t type_bytes(gradreg_type type)
 {
-    return format_of(type)->bytes;
+    return type_format_of(type)->bytes;
 }
 
 const char *type_name(gradreg_type type)
 {
-    return format_of(type)->name;
+    return type_format_of(type)->name;
 }
 
 double type_round(double x, gradreg_type type)
 {
-    const struct format *format = format_of(type);
+    const type_format *format = type_format_of(type);
     int exponent;
 
     if (x == 0.0 || !isfinite(x))
@@ -144,7 +143,7 @@ double type_round(double x, gradreg_type type)
     return copysign(type == GRADREG_TYPE_F16 ? format->highest : (double)INFINITY, x);
 }
 
-static uint32_t encode(double x, const struct format *format)
+static uint32_t encode(double x, const type_format *format)
 {
     const uint32_t top = format->bytes == 4 ? 0x80000000u : 0x8000u;
     int exponent;
@@ -165,7 +164,7 @@ static uint32_t encode(double x, const struct format *format)
     return bits | (signbit(x) ? top : 0);
 }
 
-static double decode(uint32_t bits, const struct format *format)
+static double decode(uint32_t bits, const type_format *format)
 {
     const uint32_t top = format->bytes == 4 ? 0x80000000u : 0x8000u;
     const uint32_t magnitude = bits & (top - 1);
@@ -214,12 +213,12 @@ void typed_set_bits(void *array, gradreg_type type, size_t i, uint32_t bits)
 
 double typed_get(const void *array, gradreg_type type, size_t i)
 {
-    return decode(typed_bits(array, type, i), format_of(type));
+    return decode(typed_bits(array, type, i), type_format_of(type));
 }
 
 void typed_set(void *array, gradreg_type type, size_t i, double value)
 {
-    typed_set_bits(array, type, i, encode(type_round(value, type), format_of(type)));
+    typed_set_bits(array, type, i, encode(type_round(value, type), type_format_of(type)));
 }
 
 void typed_fill(void *array, gradreg_type type, size_t count, uint64_t *state, double scale)
@@ -237,7 +236,7 @@ double next_signed(uint64_t *state, double scale)
 
 uint32_t next_pattern(uint64_t *state, gradreg_type type)
 {
-    const struct format *format = format_of(type);
+    const type_format *format = type_format_of(type);
     const uint32_t top = format->bytes == 4 ? 0x80000000u : 0x8000u;
     const uint32_t one = 1u << format->fraction;
     const uint32_t edges[] = {

@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "choices.h"
 #include "gradreg.h"
 #include "numbers.h"
 
@@ -48,6 +49,19 @@ void guarded_free(void *data);
 
 /* ---- typed elements: the formats, written without lib/ ---------------------------- */
 
+/* fraction: stored bits; lowest: exponent of the smallest normal, highest: the largest finite value;
+ * infinity: its pattern. */
+typedef struct type_format {
+    const char *name;
+    size_t bytes;
+    int fraction, lowest;
+    double highest;
+    uint32_t infinity;
+} type_format;
+
+const type_format *type_format_of(gradreg_type type);
+/* Half a step of the type next to x. */
+double type_half_step(gradreg_type type, double x);
 size_t type_bytes(gradreg_type type);
 const char *type_name(gradreg_type type);
 /* The value nearest to x that the type can hold, ties to even. f16 saturates at 65504 for finite

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "../../choices.h"
 #include "gradreg.h"
 
 #ifdef GR_CUDA_EMULATED

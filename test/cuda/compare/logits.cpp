@@ -45,7 +45,7 @@ Rows rows_of(Random *random, size_t rows, unsigned number)
     const gradreg_logits_params defaults = GRADREG_LOGITS_PARAMS_INIT;
     Rows r;
     r.params = defaults;
-    r.params.type = GRADREG_TYPE_F32 + static_cast<int32_t>(number % 3);
+    r.params.type = GRADREG_TYPE_F32 + static_cast<int32_t>(number % LAST_TYPE);
     r.params.rows = rows;
     r.params.vocabulary = rows > 40 ? 1 + random->below(40) : random->pick(vocabularies);
     if (rows > 8 && r.params.vocabulary > 5000)
@@ -324,7 +324,7 @@ gradreg_linear_params linear_of(Random *random, unsigned number)
     static const size_t vocabularies[] = { 1, 2, 40, 129, 300 };
     const gradreg_linear_params defaults = GRADREG_LINEAR_PARAMS_INIT;
     gradreg_linear_params p = defaults;
-    p.type = GRADREG_TYPE_F32 + static_cast<int32_t>(number % 3);
+    p.type = GRADREG_TYPE_F32 + static_cast<int32_t>(number % LAST_TYPE);
     p.gradient_type = static_cast<gradreg_type>(random->below(2) == 0 ? 0 : GRADREG_TYPE_F32);
     if (p.type == GRADREG_TYPE_F32 && random->below(2) == 0)
         p.gradient_type = GRADREG_TYPE_BF16;

@@ -48,11 +48,14 @@ gradreg_policy policy_of(Random *random, unsigned number)
         CALL(gradreg_policy_preset(&p, gradreg_policy_preset_name(number / 2 % presets)));
         return p;
     }
-    p.ratio_level = GRADREG_RATIO_TOKEN + static_cast<int32_t>(random->below(3));
-    p.surrogate = GRADREG_SURROGATE_CLIPPED + static_cast<int32_t>(random->below(5));
-    p.kl = GRADREG_KL_NONE + static_cast<int32_t>(random->below(5));
-    p.aggregation = GRADREG_AGGREGATE_SEQUENCE_MEAN + static_cast<int32_t>(random->below(6));
-    p.rollout_mode = GRADREG_ROLLOUT_OFF + static_cast<int32_t>(random->below(5));
+    p.ratio_level = GRADREG_RATIO_TOKEN + static_cast<int32_t>(random->below(LAST_RATIO_LEVEL));
+    p.surrogate =
+        GRADREG_SURROGATE_CLIPPED + static_cast<int32_t>(random->below(LAST_SURROGATE));
+    p.kl = GRADREG_KL_NONE + static_cast<int32_t>(random->below(LAST_KL));
+    p.aggregation =
+        GRADREG_AGGREGATE_SEQUENCE_MEAN + static_cast<int32_t>(random->below(LAST_AGGREGATION));
+    p.rollout_mode =
+        GRADREG_ROLLOUT_OFF + static_cast<int32_t>(random->below(LAST_ROLLOUT_MODE));
     p.kl_ratio_weighted = static_cast<int32_t>(random->below(2));
     p.count_empty_rows = static_cast<int32_t>(random->below(2));
     p.kl_coefficient = 0.04;

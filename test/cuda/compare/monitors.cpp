@@ -81,7 +81,7 @@ void run_probe(unsigned number)
     Random random(number + 40000);
     const size_t width = random.pick(widths);
     const size_t stride = width + random.below(3) * 4 + random.below(2);
-    const gradreg_type type = GRADREG_TYPE_F32 + static_cast<int32_t>(number % 3);
+    const gradreg_type type = GRADREG_TYPE_F32 + static_cast<int32_t>(number % LAST_TYPE);
     const size_t n = (TRIALS - 1) * stride + width;
     const bool edges = random.below(2) == 0;
     const Side cpu(GRADREG_BACKEND_CPU), cuda(GRADREG_BACKEND_CUDA);
@@ -134,7 +134,7 @@ void run_delta(unsigned number)
     static const size_t counts[] = { 0, 1, 33, 4096, 9000, 70001 };
     const gradreg_segment nothing = GRADREG_SEGMENT_INIT;
     Random random(number + 60000);
-    const gradreg_type type = GRADREG_TYPE_F32 + static_cast<int32_t>(number % 3);
+    const gradreg_type type = GRADREG_TYPE_F32 + static_cast<int32_t>(number % LAST_TYPE);
     std::vector<gradreg_segment> segments(random.below(6));
     size_t end = random.below(20);
     for (gradreg_segment &one : segments) {

@@ -11,11 +11,6 @@ namespace compare
 namespace
 {
 
-const gradreg_type pairs[][2] = { { GRADREG_TYPE_F32, GRADREG_TYPE_F32 },
-                                  { GRADREG_TYPE_BF16, GRADREG_TYPE_F32 },
-                                  { GRADREG_TYPE_BF16, GRADREG_TYPE_BF16 },
-                                  { GRADREG_TYPE_F16, GRADREG_TYPE_F32 },
-                                  { GRADREG_TYPE_F16, GRADREG_TYPE_F16 } };
 enum { LAYERS = 3 };
 
 void add_segments(Variant *v, Random *random, bool mixed)
@@ -37,9 +32,9 @@ void add_segments(Variant *v, Random *random, bool mixed)
         if (random->below(12) == 0)
             s.flags = GRADREG_SEGMENT_FROZEN;
         if (mixed) {
-            const auto &pair = pairs[random->below(5)];
-            s.param_type = pair[0];
-            s.grad_type = pair[1];
+            const auto &pair = type_pairs[random->below(TYPE_PAIRS)];
+            s.param_type = pair.param;
+            s.grad_type = pair.grad;
         }
         offset += s.count + (random->below(3) == 0 ? random->below(9) : 0);
         v->segments.push_back(s);
@@ -146,11 +141,11 @@ Variant variant(unsigned number)
     unsigned i = number;
     v.params = defaults;
     v.params.layer_count = LAYERS;
-    v.params.param_type = pairs[i % 5][0];
-    v.params.grad_type = pairs[i % 5][1];
-    i /= 5;
-    v.params.step = GRADREG_STEP_RAW + static_cast<int32_t>(i % 3);
-    i /= 3;
+    v.params.param_type = type_pairs[i % TYPE_PAIRS].param;
+    v.params.grad_type = type_pairs[i % TYPE_PAIRS].grad;
+    i /= TYPE_PAIRS;
+    v.params.step = GRADREG_STEP_RAW + static_cast<int32_t>(i % LAST_STEP);
+    i /= LAST_STEP;
     v.params.difference = i % 2 == 0 ? GRADREG_DIFFERENCE_FORWARD : GRADREG_DIFFERENCE_CENTRAL;
     i /= 2;
     v.params.penalty = GRADREG_PENALTY_SQUARED_NORM + static_cast<int32_t>(i % 2);
