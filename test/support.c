@@ -97,13 +97,13 @@ void guarded_free(void *data)
 
 const type_format *type_format_of(gradreg_type type)
 {
-    static const type_format formats[] = {
+    static const type_format formats[LAST_TYPE] = {
         { "f32", 4, 23, -126, 0x1.fffffep127, 0x7f800000 },
         { "bf16", 2, 7, -126, 0x1.fep127, 0x7f80 },
         { "f16", 2, 10, -14, 65504.0, 0x7c00 },
     };
-    if (type < GRADREG_TYPE_F32 || type > LAST_TYPE)
-        ck_abort_msg("%d is no type", (int)type);
+    if (type < GRADREG_TYPE_F32 || type > LAST_TYPE || formats[type - 1].name == NULL)
+        ck_abort_msg("%d is no type, or its row is missing here", (int)type);
     return &formats[type - GRADREG_TYPE_F32];
 }
 
