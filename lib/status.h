@@ -33,7 +33,17 @@ const char *gradreg_i_entered(void);
  * point into the sentence that is being replaced. */
 void gradreg_i_set_error(const char *format, ...) GR_PRINTF(1, 2);
 
+#ifdef GR_NVTX
+/* A range for a profiler, from here to the entry's end, whichever way it ends (ranges.c). */
+int gradreg_i_range_push(const char *name);
+void gradreg_i_range_pop(const int *range);
+#define GR_ENTER()                                                              \
+    const int gr_range_ __attribute__((cleanup(gradreg_i_range_pop), unused)) = \
+        gradreg_i_range_push(__func__);                                         \
+    gradreg_i_enter(__func__)
+#else
 #define GR_ENTER() gradreg_i_enter(__func__)
+#endif
 
 /* Yields the status itself, so that the compiler sees a constant that is not GRADREG_OK and knows
  * which outputs cannot be read afterwards. */
