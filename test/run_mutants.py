@@ -5,7 +5,7 @@ names must then fail.  A patch that survives shows a hole in the tests.
 usage: run_mutants.py SOURCE_ROOT [--meson MESON] [--jobs N] [--budget SECONDS] [NAME...]
 
 The first line of a patch names the tests that must catch it:  # kills: TEST [TEST...]
-The tree is copied, built once per job and then only as far as a patch reaches. Patches that the
+The tree is copied once per job and built only as far as tests and patches reach. Patches that the
 budget leaves no time for are counted as skipped; where the round starts depends on what the library
 says, so that each change tries others. Ends with `mutants: N passed, N failed, N skipped`.
 """
@@ -51,7 +51,7 @@ class Tree:
 
     def __init__(self, original, folder, meson):
         self.original, self.source, self.build = original, folder / "source", folder / "build"
-        self.meson, self.patience = meson, []
+        self.meson, self.green, self.limits = meson, {}, {}
         shutil.copytree(original, self.source, ignore=IGNORED, symlinks=True)
         self.call([meson, "setup", self.build, self.source, *OPTIONS], must=True)
 
@@ -63,12 +63,12 @@ class Tree:
             raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stdout[-4000:]}")
         return done
 
-    def test(self, names):
+    def test(self, names, patience=()):
         """The failing ones of these tests, or None when they could not be built."""
         log = self.build / "meson-logs" / "mutant.json"
         log.unlink(missing_ok=True)
         done = self.call([self.meson, "test", "-C", self.build, "--logbase", "mutant",
-                          *self.patience, *names])
+                          *patience, *names])
         if not log.exists():
             self.output = done.stdout
             return None
@@ -80,14 +80,27 @@ class Tree:
         return [test_name(r) for r in results
                 if r["result"] in ("FAIL", "TIMEOUT", "ERROR", "INTERRUPT", "UNEXPECTEDPASS")]
 
-    def learn_patience(self, tree):
+    def see_green(self, names):
+        """Without a fault these tests have to pass. They are built only now: a round that ends early
+        need not build the others."""
+        names = [name for name in names if name not in self.green]
+        if not names:
+            return
+        failing = self.test(names)
+        if failing is None or failing:
+            raise RuntimeError(f"before any fault is seeded: {failing or 'the build'} fails\n"
+                               f"{self.output[-4000:]}")
+        self.green.update(self.seconds)
+
+    def patience(self, names):
         """Let a test take five times as long as without a fault, and half a minute: a fault that
         makes it hang is found then, and not after the test's own, more generous limit."""
-        listed = json.loads(self.call([self.meson, "introspect", "--tests", self.build]).stdout)
-        limits = {test["name"]: test["timeout"] for test in listed}
-        factor = max((5 * seconds + 30) / limits[name] for name, seconds in tree.seconds.items()
-                     if limits[name] > 0)
-        self.patience = ["-t", f"{factor:.2f}"]
+        if not self.limits:
+            listed = json.loads(self.call([self.meson, "introspect", "--tests",
+                                           self.build]).stdout)
+            self.limits = {test["name"]: test["timeout"] for test in listed}
+        factor = max((5 * self.green[name] + 30) / self.limits[name] for name in names)
+        return ["-t", f"{factor:.2f}"]
 
     def restore(self, files):
         for name in files:
@@ -101,12 +114,14 @@ class Tree:
         missing = [name for name in mutant.files if not (self.source / name).exists()]
         if missing:
             return mutant.settle("failed", f"no file {missing[0]}", 0.0)
+        self.see_green(mutant.tests)
+        start = time.monotonic()
         try:
             patched = self.call(["patch", "-p1", "-s", "-N", "--no-backup-if-mismatch", "-r", "-",
                                  "-i", mutant.path.resolve()], cwd=self.source)
             if patched.returncode != 0:
                 return mutant.settle("failed", "does not apply", 0.0)
-            failing = self.test(mutant.tests)
+            failing = self.test(mutant.tests, self.patience(mutant.tests))
         finally:
             self.restore(mutant.files)
         seconds = time.monotonic() - start
@@ -130,23 +145,16 @@ def work(tree, todo, deadline, broken):
 
 
 def start_trees(options, folder, mutants):
-    """As many trees as jobs; in the first one, every suite must pass while nothing is broken."""
+    """As many trees as jobs."""
     count = max(1, min(options.jobs, (len(mutants) + 3) // 4))
     trees = [Tree(options.root, Path(folder) / str(index), options.meson) for index in range(count)]
-    names = sorted({test for mutant in mutants for test in mutant.tests})
-    failing = trees[0].test(names)
-    if failing is None or failing:
-        print(trees[0].output[-4000:])
-        sys.exit(f"before any fault is seeded: {failing or 'the build'} fails")
-    for tree in trees:
-        tree.learn_patience(trees[0])
-    print(f"{len(mutants)} mutants, {count} trees, {len(names)} tests green without faults")
+    print(f"{len(mutants)} mutants, {count} trees")
     return trees
 
 
 def start_of_round(root, count):
     checksum = 0
-    for path in sorted((root / "lib").rglob("*.[ch]")):
+    for path in sorted((root / "lib").rglob("*.[ch]*")):
         checksum = zlib.crc32(path.read_bytes(), checksum)
     return checksum % count
 

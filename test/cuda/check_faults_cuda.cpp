@@ -288,6 +288,29 @@ void crash(Buffers *memory, size_t held)
     expect(play("after the crash", memory), "the session works when the device does");
 }
 
+/* An error that others left is named and stays theirs, and so does the device that was current. */
+void respect_others()
+{
+    int device = -1;
+    gradreg_context *context = nullptr;
+    gradreg_context_params params = GRADREG_CONTEXT_PARAMS_INIT;
+    params.backend = GRADREG_BACKEND_CUDA;
+    params.threads = 1;
+    expect(cudaSetDevice(1) == cudaSuccess, "there are two devices");
+    expect(gradreg_context_create(&context, &params) == GRADREG_OK,
+           "a context on another device");
+    expect(gradreg_context_reserve(context, 1 << 16) == GRADREG_OK, "memory on another device");
+    expect(cudaGetDevice(&device) == cudaSuccess && device == 1,
+           "the caller's device is current");
+    expect(cudaSetDevice(1000) == cudaErrorInvalidDevice, "an error is left behind");
+    expect(gradreg_context_synchronize(context) == GRADREG_ERROR_DEVICE,
+           "an error that others left is reported");
+    expect(cudaGetLastError() == cudaErrorInvalidDevice, "and it is still there");
+    expect(gradreg_context_synchronize(context) == GRADREG_OK, "without it all is well");
+    expect(gradreg_context_destroy(context) == GRADREG_OK, "destroyed from another device");
+    expect(cudaSetDevice(0) == cudaSuccess, "the first device again");
+}
+
 /* The memory ends at every size. */
 void run_out(Buffers *memory, size_t held)
 {
@@ -314,6 +337,7 @@ int main()
                "the first session works"); /* opens the module too */
         fail_each(&memory, held, TRAINING);
         fail_each(&memory, held, LOGITS);
+        respect_others();
         crash(&memory, held);
         run_out(&memory, held);
     }
