@@ -91,7 +91,8 @@ class Checker:
                         rf"(?:{'|'.join(constants)}) \+ (?:static_cast<int32_t>\()?"
                         rf"(?:take\(&?\w+, |random->below\(|\w+(?: / \d+)? % ){len(constants)}\b"
                         for kind, constants in self.header.constants.items() if kind in kinds)
-        for path in sorted((self.root / "test").rglob("*.c*")):
+        sources = [path for path in (self.root / "test").rglob("*") if path.suffix in (".c", ".cpp")]
+        for path in sorted(sources):
             text = path.read_text(encoding="utf-8")
             self.checked += 1
             for found in re.finditer(ends, text):
