@@ -136,8 +136,10 @@ GR_DEVICE gr_logits_row gr_measure_row(gr_row_memory *m, const char *row, uint64
         for (uint32_t k = 0; threadIdx.x == 0 && k < here; k++)
             gr_logits_push(&m->stack, m->part[k]);
     }
-    if (threadIdx.x == 0)
-        m->result = gr_logits_finish(gr_logits_whole(&m->stack), target);
+    if (threadIdx.x == 0) {
+        const gr_logits_row own = gr_logits_finish(gr_logits_whole(&m->stack), target);
+        m->result = own;
+    }
     __syncthreads();
     return m->result;
 }
