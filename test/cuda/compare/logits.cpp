@@ -229,13 +229,7 @@ void run_policy_logits(unsigned number)
     Memory host_mask(cpu, n, 1), device_mask(cuda, n, 3);
     host_mask.write(mask);
     device_mask.write(mask);
-    Memory host_metrics(cpu, sizeof(gradreg_policy_metrics), 0);
-    Memory device_metrics(cuda, sizeof(gradreg_policy_metrics), 0);
-    const gradreg_policy_metrics empty = GRADREG_POLICY_METRICS_INIT;
-    Bytes start(sizeof(empty));
-    std::memcpy(start.data(), &empty, sizeof(empty));
-    host_metrics.write(start);
-    device_metrics.write(start);
+    const Metrics metrics(cpu, cuda);
     size_t scratch = 0;
     CALL(gradreg_policy_logits_scratch_bytes(&scratch, l.shape.sequences, &r.params));
     CALL(gradreg_context_reserve(cuda.context, scratch));
@@ -255,11 +249,9 @@ void run_policy_logits(unsigned number)
             static_cast<const uint8_t *>(side.is_cuda ? device_mask.data() : host_mask.data());
         b.advantages = advantages.on(side);
         b.group = l.shape.group.data();
-        gradreg_policy_metrics *const metrics = static_cast<gradreg_policy_metrics *>(
-            side.is_cuda ? device_metrics.data() : host_metrics.data());
         const Quiet quiet("gradreg_policy_logits");
         return gradreg_policy_logits(
-            side.context, metrics, l.in_place ? logits.on(side) : dlogits.on(side),
+            side.context, metrics.on(side), l.in_place ? logits.on(side) : dlogits.on(side),
             with_numbers ? logp.on(side) : nullptr, with_numbers ? entropy.on(side) : nullptr,
             logits.on(side), static_cast<const int32_t *>(targets.on(side)), &b, &l.policy,
             &r.params);
@@ -280,9 +272,7 @@ void run_policy_logits(unsigned number)
     dlogits.require_same("dlogits");
     if (l.in_place)
         logits.require_same("logits");
-    const Side *const sides[2] = { &cpu, &cuda };
-    const Memory *const memories[2] = { &host_metrics, &device_metrics };
-    require_same_metrics(sides, memories, "metrics");
+    metrics.require_same("metrics");
 }
 
 /* ---- from hidden states --------------------------------------------------------------------- */

@@ -66,16 +66,25 @@ gradreg_policy policy_of(Random *random, unsigned number)
     return p;
 }
 
-void require_same_metrics(const Side *const sides[2], const Memory *const memories[2],
-                          const std::string &what)
+Metrics::Metrics(const Side &cpu, const Side &cuda)
+    : cpu_(cpu), cuda_(cuda), host_memory_(cpu, sizeof(gradreg_policy_metrics), 0),
+      device_memory_(cuda, sizeof(gradreg_policy_metrics), 0)
 {
+    const gradreg_policy_metrics empty = GRADREG_POLICY_METRICS_INIT;
+    Bytes start(sizeof(empty));
+    std::memcpy(start.data(), &empty, sizeof(empty));
+    host_memory_.write(start);
+    device_memory_.write(start);
+}
+
+void Metrics::require_same(const std::string &what) const
+{
+    const Side *const sides[2] = { &cpu_, &cuda_ };
     const gradreg_policy_metrics empty = GRADREG_POLICY_METRICS_INIT;
     std::vector<double> numbers_of[2];
     for (int i = 0; i < 2; i++) {
         gradreg_policy_metrics m = empty;
-        CALL(gradreg_policy_metrics_read(
-            sides[i]->context, &m,
-            static_cast<const gradreg_policy_metrics *>(memories[i]->data())));
+        CALL(gradreg_policy_metrics_read(sides[i]->context, &m, on(*sides[i])));
         numbers_of[i] = { m.loss,
                           m.policy_loss,
                           m.kl,
@@ -123,13 +132,7 @@ void run_policy(unsigned number)
     Memory host_mask(cpu, n, 1), device_mask(cuda, n, 3);
     host_mask.write(mask);
     device_mask.write(mask);
-    Memory host_metrics(cpu, sizeof(gradreg_policy_metrics), 0);
-    Memory device_metrics(cuda, sizeof(gradreg_policy_metrics), 0);
-    const gradreg_policy_metrics empty = GRADREG_POLICY_METRICS_INIT;
-    Bytes start(sizeof(empty));
-    std::memcpy(start.data(), &empty, sizeof(empty));
-    host_metrics.write(start);
-    device_metrics.write(start);
+    const Metrics metrics(cpu, cuda);
     size_t scratch = 0;
     CALL(gradreg_policy_scratch_bytes(&scratch, shape.sequences));
     CALL(gradreg_context_reserve(cuda.context, scratch));
@@ -155,9 +158,7 @@ void run_policy(unsigned number)
         b.group = shape.group.data();
         out.dlogp = dlogp.on(side);
         out.dentropy = dentropy.on(side);
-        gradreg_policy_metrics *const metrics = static_cast<gradreg_policy_metrics *>(
-            side.is_cuda ? device_metrics.data() : host_metrics.data());
-        return gradreg_policy_loss(side.context, metrics, &out, &b, &policy);
+        return gradreg_policy_loss(side.context, metrics.on(side), &out, &b, &policy);
     };
     const gradreg_status want = call(cpu);
     const std::string sentence = want == GRADREG_OK ? "" : gradreg_last_error();
@@ -171,9 +172,7 @@ void run_policy(unsigned number)
     }
     dlogp.require_same("dlogp");
     dentropy.require_same("dentropy");
-    const Side *sides[2] = { &cpu, &cuda };
-    const Memory *memories[2] = { &host_metrics, &device_metrics };
-    require_same_metrics(sides, memories, "metrics");
+    metrics.require_same("metrics");
 }
 
 void run_advantages(unsigned number)

@@ -84,9 +84,22 @@ struct Shape {
 Shape shape_of(Random *random);
 std::vector<float> numbers(Random *random, size_t n, double middle, double width, bool edges);
 gradreg_policy policy_of(Random *random, unsigned number);
-/* The metrics in both memories, read through the library. */
-void require_same_metrics(const Side *const sides[2], const Memory *const memories[2],
-                          const std::string &what);
+/* Metrics in both memories, empty at first, and read through the library. */
+class Metrics
+{
+  public:
+    Metrics(const Side &cpu, const Side &cuda);
+    gradreg_policy_metrics *on(const Side &side) const
+    {
+        return static_cast<gradreg_policy_metrics *>(
+            (side.is_cuda ? device_memory_ : host_memory_).data());
+    }
+    void require_same(const std::string &what) const;
+
+  private:
+    const Side &cpu_, &cuda_;
+    Memory host_memory_, device_memory_;
+};
 
 } // namespace compare
 
