@@ -2,112 +2,15 @@
  *
  * In: logits, targets, gradients, params, all in one block, with one thing wrong. Out: the documented
  * status, a sentence that names function, argument and value, and not a byte of the block changed.
- * main() holds what was called against the header (coverage.h). */
+ * main() holds what was called against the header (coverage.h). The fused call and those from hidden
+ * states are parts of their own: check_bad_policy_logits.c, check_bad_linear.c. */
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "refusals.h"
+#include "bad_logits.h"
 
 static const gradreg_status invalid = GRADREG_ERROR_INVALID_ARGUMENT;
-
-enum {
-    ROWS = 3,
-    WIDTH = 5,
-    VOCABULARY = 7,
-    SPARE = 16,
-    TAIL = 64,
-    MATRIX = ROWS * (VOCABULARY + 2)
-};
-
-enum array { LOGP, ENTROPY, LSE, DLOGP, DENTROPY, ARRAYS };
-
-/* All that is the caller's. */
-typedef struct belongings {
-    gradreg_logits_params params;
-    unsigned char params_tail[TAIL];
-    float logits[MATRIX + SPARE], dlogits[MATRIX + SPARE];
-    int32_t targets[ROWS + SPARE];
-    float arrays[ARRAYS][ROWS + SPARE];
-    gradreg_linear_params linear;
-    unsigned char linear_tail[TAIL];
-    float hidden[ROWS * WIDTH + SPARE], weight[VOCABULARY * WIDTH + SPARE];
-    float dhidden[ROWS * WIDTH + SPARE], dweight[VOCABULARY * WIDTH + SPARE];
-    gradreg_policy policy;
-    gradreg_policy_batch batch;
-    gradreg_policy_metrics metrics;
-    size_t size;
-} belongings;
-
-static belongings own;
-static gradreg_context *context;
-static counting_allocator allocator;
-
-static void set_up(void)
-{
-    const gradreg_logits_params params = GRADREG_LOGITS_PARAMS_INIT;
-    const gradreg_linear_params linear = GRADREG_LINEAR_PARAMS_INIT;
-    const gradreg_policy policy = GRADREG_POLICY_INIT;
-    const gradreg_policy_batch batch = GRADREG_POLICY_BATCH_INIT;
-    const gradreg_policy_metrics metrics = GRADREG_POLICY_METRICS_INIT;
-    gradreg_context_params how = GRADREG_CONTEXT_PARAMS_INIT;
-    memset(&own, 0, sizeof(own));
-    refusals_watch(&own, sizeof(own));
-    memset(&allocator, 0, sizeof(allocator));
-    own.params = params;
-    own.params.rows = ROWS;
-    own.params.vocabulary = VOCABULARY;
-    for (size_t i = 0; i < MATRIX + SPARE; i++)
-        own.logits[i] = (float)(i % 5);
-    for (size_t k = 0; k < ARRAYS; k++)
-        for (size_t i = 0; i < ROWS + SPARE; i++)
-            own.arrays[k][i] = 1.0f + (float)k;
-    own.linear = linear;
-    own.linear.rows = ROWS;
-    own.linear.width = WIDTH;
-    own.linear.vocabulary = VOCABULARY;
-    own.policy = policy;
-    own.batch = batch;
-    own.metrics = metrics;
-    own.batch.sequences = 1;
-    own.batch.length = ROWS;
-    own.batch.advantages = own.arrays[LOGP] + ROWS + 4;
-    how.allocator = counting_hook(&allocator);
-    how.threads = 1;
-    assert_ok(gradreg_context_create(&context, &how));
-}
-
-static void tear_down(void)
-{
-    assert_ok(gradreg_context_destroy(context));
-    counting_check(&allocator);
-}
-
-/* ---- refusals --------------------------------------------------------------------- */
-
-static void refuse_both(gradreg_status want, const char *word, const char *value)
-{
-    float *const *a = (float *const[]){ own.arrays[0], own.arrays[1], own.arrays[2],
-                                        own.arrays[3], own.arrays[4] };
-    assert_refused(gradreg_logprobs_forward(context, a[LOGP], a[ENTROPY], a[LSE], own.logits,
-                                            own.targets, &own.params),
-                   want, word, value);
-    assert_refused(gradreg_logprobs_backward(context, own.dlogits, own.logits, own.targets,
-                                             a[LSE], a[ENTROPY], a[DLOGP], a[DENTROPY],
-                                             &own.params),
-                   want, word, value);
-}
-
-static void accept_both(void)
-{
-    assert_accepted(gradreg_logprobs_forward(context, own.arrays[LOGP], own.arrays[ENTROPY],
-                                             own.arrays[LSE], own.logits, own.targets,
-                                             &own.params));
-    assert_accepted(gradreg_logprobs_backward(
-        context, own.dlogits, own.logits, own.targets, own.arrays[LSE], own.arrays[ENTROPY],
-        own.arrays[DLOGP], own.arrays[DENTROPY], &own.params));
-}
 
 /* ---- init functions --------------------------------------------------------------- */
 
@@ -247,11 +150,6 @@ END_TEST
 
 /* ---- buffers ---------------------------------------------------------------------- */
 
-static float *shifted(float *at, size_t bytes)
-{
-    return (float *)(void *)((char *)at + bytes);
-}
-
 START_TEST(misaligned_buffers_are_named)
 {
     float *const *a = (float *const[]){ own.arrays[0], own.arrays[1], own.arrays[2],
@@ -315,283 +213,6 @@ START_TEST(what_is_written_overlaps_nothing_but_the_gradient_its_logits)
 }
 END_TEST
 
-/* ---- the fused call --------------------------------------------------------------- */
-
-static void refuse_fused(gradreg_status want, const char *word, const char *value)
-{
-    assert_refused(gradreg_policy_logits(context, &own.metrics, own.dlogits, own.arrays[LOGP],
-                                         own.arrays[ENTROPY], own.logits, own.targets,
-                                         &own.batch, &own.policy, &own.params),
-                   want, word, value);
-}
-
-static void accept_fused(void)
-{
-    assert_accepted(gradreg_policy_logits(context, &own.metrics, own.dlogits, own.arrays[LOGP],
-                                          own.arrays[ENTROPY], own.logits, own.targets,
-                                          &own.batch, &own.policy, &own.params));
-}
-
-START_TEST(null_arguments_of_the_fused_call_are_named)
-{
-    float *const l = own.arrays[LOGP], *const h = own.arrays[ENTROPY];
-    float *const x = own.logits, *const g = own.dlogits;
-    int32_t *const t = own.targets;
-    gradreg_context *const c = context;
-#define FUSED(c, g, x, t, b, p, q) gradreg_policy_logits(c, NULL, g, l, h, x, t, b, p, q)
-    assert_fails(FUSED(NULL, g, x, t, &own.batch, &own.policy, &own.params), invalid,
-                 "'context'");
-    assert_fails(FUSED(c, g, x, t, NULL, &own.policy, &own.params), invalid, "'batch'");
-    assert_fails(FUSED(c, g, x, t, &own.batch, NULL, &own.params), invalid, "'policy'");
-    assert_fails(FUSED(c, g, x, t, &own.batch, &own.policy, NULL), invalid, "'params'");
-    assert_fails(FUSED(c, NULL, x, t, &own.batch, &own.policy, &own.params), invalid,
-                 "'dlogits'");
-    assert_fails(FUSED(c, g, NULL, t, &own.batch, &own.policy, &own.params), invalid,
-                 "'logits'");
-    assert_fails(FUSED(c, g, x, NULL, &own.batch, &own.policy, &own.params), invalid,
-                 "'targets'");
-#undef FUSED
-    assert_refused(gradreg_policy_logits_scratch_bytes(NULL, 1, &own.params), invalid, "'out'");
-    assert_refused(gradreg_policy_logits_scratch_bytes(&own.size, 1, NULL), invalid,
-                   "'params'");
-    assert_refused(gradreg_policy_logits_scratch_bytes(&own.size, SIZE_MAX, &own.params),
-                   invalid, "sequences");
-    own.params.struct_size += TAIL;
-    own.params_tail[0] = 1;
-    assert_refused(gradreg_policy_logits_scratch_bytes(&own.size, 1, &own.params),
-                   GRADREG_ERROR_UNSUPPORTED, "params");
-}
-END_TEST
-
-START_TEST(what_needs_a_whole_sequence_is_unsupported_and_names_the_three_calls)
-{
-    const gradreg_status unsupported = GRADREG_ERROR_UNSUPPORTED;
-    const gradreg_policy good = own.policy;
-    own.policy.ratio_level = GRADREG_RATIO_SEQUENCE;
-    refuse_fused(unsupported, "policy.ratio_level", "gradreg_logprobs_backward");
-    own.policy.ratio_level = GRADREG_RATIO_SEQUENCE_TOKEN;
-    refuse_fused(unsupported, "policy.ratio_level", "gradreg_policy_loss");
-    own.policy = good;
-    own.policy.surrogate = GRADREG_SURROGATE_GEOMETRIC_MEAN;
-    refuse_fused(unsupported, "policy.surrogate", "gradreg_logprobs_forward");
-    own.policy = good;
-    own.policy.off_policy_threshold = 0.5;
-    refuse_fused(unsupported, "policy.off_policy_threshold", "0.5");
-    own.policy = good;
-    own.policy.rollout_mode = GRADREG_ROLLOUT_SEQUENCE_MASK;
-    own.batch.rollout_logp = own.arrays[LSE];
-    refuse_fused(unsupported, "policy.rollout_mode", "old_logp");
-    own.batch.old_logp = own.arrays[DLOGP];
-    accept_fused();
-}
-END_TEST
-
-START_TEST(the_batch_must_fit_the_logits)
-{
-    own.batch.logp = own.arrays[LSE];
-    refuse_fused(invalid, "batch.logp", "NULL");
-    own.batch.logp = NULL;
-    own.batch.entropy = own.arrays[LSE];
-    refuse_fused(invalid, "batch.entropy", "NULL");
-    own.batch.entropy = NULL;
-    own.batch.length = ROWS + 1;
-    refuse_fused(invalid, "params.rows is 3", "4");
-    own.batch.length = ROWS;
-    own.batch.advantages = NULL;
-    refuse_fused(invalid, "batch.advantages", "NULL");
-    own.batch.advantages = own.arrays[LOGP] + ROWS + 4;
-    own.policy.kl = GRADREG_KL_K3;
-    refuse_fused(invalid, "batch.ref_logp", "NULL");
-    own.policy.kl = GRADREG_KL_NONE;
-    own.policy.clip_low = -1.0;
-    refuse_fused(invalid, "policy.clip_low", "-1");
-    own.policy.clip_low = 0.2;
-    own.params.temperature = -1.0f;
-    refuse_fused(invalid, "params.temperature", "-1");
-    own.params.temperature = 1.0f;
-    own.metrics.struct_size = 8;
-    refuse_fused(invalid, "metrics.struct_size", "8");
-    own.metrics.struct_size = sizeof(own.metrics);
-    own.targets[1] = VOCABULARY;
-    refuse_fused(invalid, "targets[1]", "7");
-    own.targets[1] = -1;
-    accept_fused();
-}
-END_TEST
-
-START_TEST(the_fused_call_overlaps_nothing_but_the_gradient_its_logits)
-{
-    float *const l = own.arrays[LOGP], *const h = own.arrays[ENTROPY];
-    float *const x = own.logits, *const g = own.dlogits;
-#define FUSED(g, l, h)                                                                     \
-    gradreg_policy_logits(context, NULL, g, l, h, x, own.targets, &own.batch, &own.policy, \
-                          &own.params)
-    own.batch.old_logp = own.arrays[DLOGP];
-    assert_fails(FUSED(x + 1, l, h), invalid, "dlogits", "overlaps", "logits");
-    assert_fails(FUSED(g, g, h), invalid, "dlogits", "overlaps", "logp");
-    assert_fails(FUSED(g, l, l + 1), invalid, "logp", "overlaps", "entropy");
-    assert_fails(FUSED(g, own.arrays[DLOGP] + 1, h), invalid, "logp", "overlaps", "old_logp");
-    assert_fails(FUSED(g, shifted(l, 1), h), invalid, "logp", "aligned");
-    assert_ok(FUSED(x, l, h));
-#undef FUSED
-}
-END_TEST
-
-START_TEST(scratch_is_found_or_nothing_is_written)
-{
-    allocator.fail_at = allocator.calls + 1;
-    allocator.fail_onwards = true;
-    refuse_fused(GRADREG_ERROR_OUT_OF_MEMORY, "allocate", "bytes");
-    allocator.fail_at = 0;
-    allocator.fail_onwards = false;
-    assert_accepted(gradreg_policy_logits_scratch_bytes(&own.size, 1, &own.params));
-    assert_ok(gradreg_context_reserve(context, own.size));
-    const size_t calls = allocator.calls;
-    accept_fused();
-    accept_both(); /* and these need none */
-    ck_assert_uint_eq(allocator.calls, calls);
-}
-END_TEST
-
-/* ---- from hidden states ----------------------------------------------------------- */
-
-static void refuse_linear(gradreg_status want, const char *word, const char *value)
-{
-    float(*const a)[ROWS + SPARE] = own.arrays;
-    assert_refused(gradreg_linear_logprobs_forward(context, a[LOGP], a[ENTROPY], a[LSE],
-                                                   own.hidden, own.weight, own.targets,
-                                                   &own.linear),
-                   want, word, value);
-    assert_refused(gradreg_linear_logprobs_backward(
-                       context, own.dhidden, own.dweight, own.hidden, own.weight, own.targets,
-                       a[LSE], a[ENTROPY], a[DLOGP], a[DENTROPY], &own.linear),
-                   want, word, value);
-}
-
-static void accept_linear(void)
-{
-#if GR_TEST_BLAS
-    float(*const a)[ROWS + SPARE] = own.arrays;
-    assert_accepted(gradreg_linear_logprobs_forward(context, a[LOGP], a[ENTROPY], a[LSE],
-                                                    own.hidden, own.weight, own.targets,
-                                                    &own.linear));
-    assert_accepted(gradreg_linear_logprobs_backward(
-        context, own.dhidden, own.dweight, own.hidden, own.weight, own.targets, a[LSE],
-        a[ENTROPY], a[DLOGP], a[DENTROPY], &own.linear));
-#else
-    refuse_linear(GRADREG_ERROR_UNSUPPORTED, "libopenblas-dev", "blas");
-#endif
-}
-
-START_TEST(null_arguments_of_the_linear_calls_are_named)
-{
-    float(*const a)[ROWS + SPARE] = own.arrays;
-    float *const h = own.hidden, *const w = own.weight, *const dh = own.dhidden;
-    int32_t *const t = own.targets;
-    gradreg_context *const c = context;
-    const gradreg_linear_params *const p = &own.linear;
-#define FORWARD(c, l, h, w, t, p) gradreg_linear_logprobs_forward(c, l, NULL, NULL, h, w, t, p)
-    assert_fails(FORWARD(NULL, a[LOGP], h, w, t, p), invalid, "'context'");
-    assert_fails(FORWARD(c, NULL, h, w, t, p), invalid, "'logp'");
-    assert_fails(FORWARD(c, a[LOGP], NULL, w, t, p), invalid, "'hidden'");
-    assert_fails(FORWARD(c, a[LOGP], h, NULL, t, p), invalid, "'weight'");
-    assert_fails(FORWARD(c, a[LOGP], h, w, NULL, p), invalid, "'targets'");
-    assert_fails(FORWARD(c, a[LOGP], h, w, t, NULL), invalid, "'params'");
-#undef FORWARD
-#define BACKWARD(c, dh, s, dl, e, p) \
-    gradreg_linear_logprobs_backward(c, dh, NULL, h, w, t, s, NULL, dl, e, p)
-    assert_fails(BACKWARD(NULL, dh, a[LSE], a[DLOGP], NULL, p), invalid, "'context'");
-    assert_fails(BACKWARD(c, NULL, a[LSE], a[DLOGP], NULL, p), invalid, "dhidden", "dweight");
-    assert_fails(BACKWARD(c, dh, NULL, a[DLOGP], NULL, p), invalid, "'log_sum_exp'");
-    assert_fails(BACKWARD(c, dh, a[LSE], NULL, NULL, p), invalid, "'dlogp'");
-    assert_fails(BACKWARD(c, dh, a[LSE], a[DLOGP], a[DENTROPY], p), invalid, "'entropy'");
-    assert_fails(BACKWARD(c, dh, a[LSE], a[DLOGP], NULL, NULL), invalid, "'params'");
-#undef BACKWARD
-    assert_refused(gradreg_linear_logprobs_scratch_bytes(NULL, p), invalid, "'out'");
-    assert_refused(gradreg_linear_logprobs_scratch_bytes(&own.size, NULL), invalid, "'params'");
-}
-END_TEST
-
-START_TEST(bad_fields_of_linear_params_are_named)
-{
-    const gradreg_linear_params good = own.linear;
-#define REFUSE(field, value, ...)            \
-    do {                                     \
-        own.linear.field = value;            \
-        refuse_linear(invalid, __VA_ARGS__); \
-        own.linear = good;                   \
-    } while (0)
-    REFUSE(struct_size, 4, "params.struct_size", "4");
-    REFUSE(type, 4, "params.type", "4");
-    REFUSE(gradient_type, -1, "params.gradient_type", "-1");
-    REFUSE(add_weight_gradient, 2, "params.add_weight_gradient", "2");
-    REFUSE(width, 0, "params.width", "0");
-    REFUSE(width, (size_t)1 << 31, "params.width", "2147483648");
-    REFUSE(vocabulary, 0, "params.vocabulary", "0");
-    REFUSE(vocabulary, (size_t)1 << 31, "params.vocabulary", "2147483648");
-    REFUSE(hidden_stride, WIDTH - 1, "params.hidden_stride", "4");
-    REFUSE(weight_stride, WIDTH - 1, "params.weight_stride", "4");
-    REFUSE(weight_stride, (size_t)1 << 31, "params.weight_stride", "2147483648");
-    REFUSE(chunk_rows, (size_t)1 << 31, "params.chunk_rows", "2147483648");
-    REFUSE(rows, SIZE_MAX, "params.rows", "18446744073709551615");
-    REFUSE(temperature, -2.0f, "params.temperature", "-2");
-    REFUSE(reserved0, 1, "params.reserved0", "0");
-#undef REFUSE
-    own.linear.struct_size += TAIL;
-    own.linear_tail[0] = 1;
-    refuse_linear(GRADREG_ERROR_UNSUPPORTED, "params", gradreg_version());
-    assert_refused(gradreg_linear_logprobs_scratch_bytes(&own.size, &own.linear),
-                   GRADREG_ERROR_UNSUPPORTED, "params");
-    own.linear = good;
-    accept_linear();
-}
-END_TEST
-
-START_TEST(bad_targets_and_buffers_of_the_linear_calls_are_named)
-{
-    float(*const a)[ROWS + SPARE] = own.arrays;
-    float *const h = own.hidden, *const w = own.weight;
-    int32_t *const t = own.targets;
-    gradreg_context *const c = context;
-    const gradreg_linear_params *const p = &own.linear;
-    assert_refused(gradreg_linear_logprobs_forward(c, h, NULL, NULL, h, w, t, p), invalid,
-                   "logp", "overlaps", "hidden");
-    assert_refused(
-        gradreg_linear_logprobs_backward(c, h, NULL, h, w, t, a[LSE], NULL, a[DLOGP], NULL, p),
-        invalid, "dhidden", "overlaps", "hidden");
-    assert_refused(
-        gradreg_linear_logprobs_backward(c, NULL, w, h, w, t, a[LSE], NULL, a[DLOGP], NULL, p),
-        invalid, "dweight", "overlaps", "weight");
-    assert_refused(gradreg_linear_logprobs_backward(c, own.dweight, own.dweight, h, w, t,
-                                                    a[LSE], NULL, a[DLOGP], NULL, p),
-                   invalid, "dhidden", "overlaps", "dweight");
-    assert_refused(
-        gradreg_linear_logprobs_forward(c, a[LOGP], NULL, NULL, shifted(h, 2), w, t, p),
-        invalid, "hidden", "aligned");
-#if GR_TEST_BLAS
-    own.targets[2] = VOCABULARY;
-    refuse_linear(invalid, "targets[2]", "7");
-#endif
-}
-END_TEST
-
-#if GR_TEST_BLAS
-START_TEST(scratch_of_a_chunk_is_found_or_nothing_is_written)
-{
-    allocator.fail_at = allocator.calls + 1;
-    allocator.fail_onwards = true;
-    refuse_linear(GRADREG_ERROR_OUT_OF_MEMORY, "allocate", "bytes");
-    allocator.fail_at = 0;
-    allocator.fail_onwards = false;
-    assert_accepted(gradreg_linear_logprobs_scratch_bytes(&own.size, &own.linear));
-    assert_ok(gradreg_context_reserve(context, own.size));
-    const size_t calls = allocator.calls;
-    accept_linear();
-    ck_assert_uint_eq(allocator.calls, calls);
-}
-END_TEST
-#endif
-
 /* ---- two users -------------------------------------------------------------------- */
 
 static gradreg_context *in_use;
@@ -643,7 +264,7 @@ static bool is_mine(const char *name)
 int main(void)
 {
     Suite *suite = suite_create("bad logits");
-    TCase *tc = tcase_create("core");
+    TCase *tc = tcase_create("logprobs");
     tcase_add_checked_fixture(tc, set_up, tear_down);
     coverage_open();
     tcase_add_loop_test(tc, init_refuses_null_and_sizes_that_no_version_had, 0, INITS);
@@ -653,18 +274,9 @@ int main(void)
     tcase_add_test(tc, a_bad_target_is_named_with_its_row_before_anything_is_written);
     tcase_add_test(tc, misaligned_buffers_are_named);
     tcase_add_test(tc, what_is_written_overlaps_nothing_but_the_gradient_its_logits);
-    tcase_add_test(tc, null_arguments_of_the_fused_call_are_named);
-    tcase_add_test(tc, what_needs_a_whole_sequence_is_unsupported_and_names_the_three_calls);
-    tcase_add_test(tc, the_batch_must_fit_the_logits);
-    tcase_add_test(tc, the_fused_call_overlaps_nothing_but_the_gradient_its_logits);
-    tcase_add_test(tc, scratch_is_found_or_nothing_is_written);
-    tcase_add_test(tc, null_arguments_of_the_linear_calls_are_named);
-    tcase_add_test(tc, bad_fields_of_linear_params_are_named);
-    tcase_add_test(tc, bad_targets_and_buffers_of_the_linear_calls_are_named);
-#if GR_TEST_BLAS
-    tcase_add_test(tc, scratch_of_a_chunk_is_found_or_nothing_is_written);
-#endif
     tcase_add_test(tc, a_context_in_use_is_refused);
     suite_add_tcase(suite, tc);
+    suite_add_tcase(suite, bad_policy_logits_case());
+    suite_add_tcase(suite, bad_linear_case());
     return refusals_run(suite, is_mine);
 }

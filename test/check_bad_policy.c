@@ -2,102 +2,15 @@
  *
  * In: a batch, a composition, rewards, all in one block, with one thing wrong. Out: the documented
  * status, a sentence that names function, argument and value, and not a byte of the block changed.
- * main() holds what was called against the header (coverage.h). */
+ * main() holds what was called against the header (coverage.h). Rewards are a part of their own:
+ * check_bad_advantages.c. */
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "refusals.h"
+#include "bad_policy.h"
 
 static const gradreg_status invalid = GRADREG_ERROR_INVALID_ARGUMENT;
-
-enum { ROWS = 3, LENGTH = 4, TOKENS = ROWS * LENGTH, SPARE = 16, TAIL = 64 };
-
-enum array { LOGP, OLD, REF, ROLLOUT, WEIGHT, ENTROPY, ADVANTAGES, DLOGP, DENTROPY, ARRAYS };
-
-/* All that is the caller's. */
-typedef struct belongings {
-    gradreg_policy policy;
-    unsigned char policy_tail[TAIL];
-    gradreg_policy_batch batch;
-    unsigned char batch_tail[TAIL];
-    gradreg_policy_gradient out;
-    unsigned char out_tail[TAIL];
-    gradreg_advantage_params params;
-    unsigned char params_tail[TAIL];
-    gradreg_policy_metrics metrics, read;
-    int64_t offsets[ROWS + 2];
-    int32_t group[TOKENS + SPARE];
-    float arrays[ARRAYS][TOKENS + SPARE];
-    uint8_t mask[TOKENS + SPARE];
-    size_t size;
-} belongings;
-
-static belongings own;
-static gradreg_context *context;
-static counting_allocator allocator;
-
-static void set_up(void)
-{
-    const gradreg_policy policy = GRADREG_POLICY_INIT;
-    const gradreg_policy_batch batch = GRADREG_POLICY_BATCH_INIT;
-    const gradreg_policy_gradient out = GRADREG_POLICY_GRADIENT_INIT;
-    const gradreg_policy_metrics metrics = GRADREG_POLICY_METRICS_INIT;
-    const gradreg_advantage_params params = GRADREG_ADVANTAGE_PARAMS_INIT;
-    gradreg_context_params how = GRADREG_CONTEXT_PARAMS_INIT;
-    memset(&own, 0, sizeof(own));
-    refusals_watch(&own, sizeof(own));
-    memset(&allocator, 0, sizeof(allocator));
-    own.policy = policy;
-    own.batch = batch;
-    own.out = out;
-    own.metrics = own.read = metrics;
-    own.params = params;
-    for (size_t k = 0; k < ARRAYS; k++)
-        for (size_t i = 0; i < TOKENS + SPARE; i++)
-            own.arrays[k][i] = (float)(0.25 * (double)k - 0.125 * (double)i);
-    memset(own.mask, 1, sizeof(own.mask));
-    own.batch.sequences = ROWS;
-    own.batch.length = LENGTH;
-    own.batch.logp = own.arrays[LOGP];
-    own.batch.old_logp = own.arrays[OLD];
-    own.batch.ref_logp = own.arrays[REF];
-    own.batch.rollout_logp = own.arrays[ROLLOUT];
-    own.batch.token_weight = own.arrays[WEIGHT];
-    own.batch.entropy = own.arrays[ENTROPY];
-    own.batch.advantages = own.arrays[ADVANTAGES];
-    own.batch.mask = own.mask;
-    own.batch.group = own.group;
-    own.out.dlogp = own.arrays[DLOGP];
-    own.out.dentropy = own.arrays[DENTROPY];
-    for (int i = 0; i <= ROWS; i++)
-        own.offsets[i] = i * LENGTH;
-    how.allocator = counting_hook(&allocator);
-    how.threads = 1;
-    assert_ok(gradreg_context_create(&context, &how));
-}
-
-static void tear_down(void)
-{
-    assert_ok(gradreg_context_destroy(context));
-    counting_check(&allocator);
-}
-
-/* ---- refusals --------------------------------------------------------------------- */
-
-static void refuse_loss(gradreg_status want, const char *word, const char *value)
-{
-    assert_refused(
-        gradreg_policy_loss(context, &own.metrics, &own.out, &own.batch, &own.policy), want,
-        word, value);
-}
-
-static void accept_loss(void)
-{
-    assert_accepted(
-        gradreg_policy_loss(context, &own.metrics, &own.out, &own.batch, &own.policy));
-}
 
 /* ---- init functions --------------------------------------------------------------- */
 
@@ -461,67 +374,6 @@ START_TEST(bad_offsets_are_named)
 }
 END_TEST
 
-/* ---- advantages ------------------------------------------------------------------- */
-
-static void refuse_advantages(const char *word, const char *value)
-{
-    assert_refused(gradreg_advantages(context, own.arrays[DLOGP], own.arrays[ADVANTAGES], 6, 3,
-                                      &own.params),
-                   invalid, word, value);
-}
-
-START_TEST(bad_advantage_params_are_named)
-{
-    int32_t *const choices[] = { &own.params.baseline, &own.params.scale,
-                                 &own.params.singleton };
-    static const char *const names[] = { "params.baseline", "params.scale",
-                                         "params.singleton" };
-    static const double epsilons[] = { -1e-9, (double)NAN, (double)INFINITY };
-    static const char *const shown[] = { "-1e-09", "nan", "inf" };
-    for (int k = 0; k < 3; k++) {
-        *choices[k] = -1;
-        refuse_advantages(names[k], "-1");
-        *choices[k] = k == 2 ? 3 : 4;
-        refuse_advantages(names[k], k == 2 ? "3" : "4");
-        *choices[k] = 0; /* the default */
-    }
-    for (int k = 0; k < 3; k++) {
-        own.params.epsilon = epsilons[k];
-        refuse_advantages("params.epsilon", shown[k]);
-    }
-    own.params.epsilon = 0.0;
-    own.params.struct_size = 8;
-    refuse_advantages("params.struct_size", "8");
-    own.params.struct_size = (uint32_t)sizeof(own.params);
-    own.params.group = (int32_t *)(void *)((unsigned char *)own.group + 2);
-    refuse_advantages("params.group", "aligned");
-    own.params.group = own.group;
-    assert_accepted(gradreg_advantages(context, own.arrays[DLOGP], own.arrays[ADVANTAGES], 6, 3,
-                                       &own.params));
-}
-END_TEST
-
-START_TEST(bad_rewards_are_named)
-{
-    float *const out = own.arrays[DLOGP], *const in = own.arrays[ADVANTAGES];
-    const gradreg_advantage_params *p = &own.params;
-    assert_refused(gradreg_advantages(NULL, out, in, 6, 3, p), invalid, "'context'");
-    assert_refused(gradreg_advantages(context, out, in, 6, 3, NULL), invalid, "'params'");
-    assert_refused(gradreg_advantages(context, NULL, in, 6, 3, p), invalid, "'out'");
-    assert_refused(gradreg_advantages(context, out, NULL, 6, 3, p), invalid, "'rewards'");
-    assert_refused(gradreg_advantages(context, out, in, 6, 0, p), invalid, "group_size", "0");
-    assert_refused(gradreg_advantages(context, out, in, 7, 3, p), invalid, "count", "7");
-    assert_refused(gradreg_advantages(context, out, in, SIZE_MAX, 1, p), invalid, "count",
-                   "18446744073709551615");
-    assert_refused(gradreg_advantages(context, in + 1, in, 6, 3, p), invalid, "out", "rewards");
-    assert_refused(gradreg_advantages(context, (float *)(void *)((char *)out + 1), in, 6, 3, p),
-                   invalid, "aligned");
-    own.params.group = own.group;
-    assert_refused(gradreg_advantages(context, (float *)(void *)own.group, in, 6, 3, p),
-                   invalid, "out", "params.group");
-}
-END_TEST
-
 /* ---- memory, and two users -------------------------------------------------------- */
 
 START_TEST(without_scratch_nothing_is_written)
@@ -603,7 +455,7 @@ static bool is_mine(const char *name)
 int main(void)
 {
     Suite *suite = suite_create("bad policy");
-    TCase *tc = tcase_create("core");
+    TCase *tc = tcase_create("loss");
     tcase_add_checked_fixture(tc, set_up, tear_down);
     coverage_open();
     tcase_add_loop_test(tc, init_refuses_null_and_sizes_that_no_version_had, 0, INITS);
@@ -618,11 +470,10 @@ int main(void)
     tcase_add_test(tc, what_is_written_overlaps_nothing_that_is_read);
     tcase_add_test(tc, bad_shapes_are_named);
     tcase_add_test(tc, bad_offsets_are_named);
-    tcase_add_test(tc, bad_advantage_params_are_named);
-    tcase_add_test(tc, bad_rewards_are_named);
     tcase_add_test(tc, without_scratch_nothing_is_written);
     tcase_add_test(tc, scratch_reserved_ahead_is_enough);
     tcase_add_test(tc, a_context_in_use_is_refused);
     suite_add_tcase(suite, tc);
+    suite_add_tcase(suite, bad_advantages_case());
     return refusals_run(suite, is_mine);
 }

@@ -1,0 +1,33 @@
+/* probe_rig.h - a probe of a few layers, as the suites of the probe open it.
+ *
+ * In: a vector path, threads, trials, the noise's size. Out: the handle and its context, a layer's
+ * summary, and a batch of rows that is the same for every suite. */
+#ifndef GRADREG_TEST_PROBE_RIG_H
+#define GRADREG_TEST_PROBE_RIG_H
+
+#include "support.h"
+
+enum { LAYERS = 5, TRIALS = 12 };
+#define SEED UINT64_C(0x123456789abcdef)
+
+/* Those of the library; path NULL is this processor's best. */
+enum { PATHS = 4 };
+extern const char *const paths[PATHS];
+
+/* NULL for a path that this processor lacks. */
+gradreg_context *context_with(const char *path, int32_t threads);
+gradreg_probe *probe_with(gradreg_context *context, int32_t trials, double noise_scale);
+void close_both(gradreg_probe *probe, gradreg_context *context);
+gradreg_probe_layer summary_of(gradreg_probe *probe, int32_t layer);
+
+/* A batch at any stride: one of BATCH_WIDTH is tight. */
+enum {
+    BATCH_ROWS = 11,
+    BATCH_WIDTH = 4100,
+    BATCH_STRIDE = 4133,
+    BATCH_BYTES = BATCH_ROWS * BATCH_STRIDE * 4 + 64
+};
+/* The same rows, tight. */
+void fill_batch(void *tight, gradreg_type type);
+
+#endif
