@@ -149,11 +149,6 @@ static gradreg_status run(const gr_cuda_context *c, gr_advantage_launch *launch)
 
 gradreg_status gradreg_cuda_advantages(gradreg_context *context, const gr_advantage_task *task)
 {
-    gr_cuda_context *c = gr_cuda_of(context);
     gr_advantage_launch launch = { *task, static_cast<double *>(task->spare) };
-    gr_device_guard guard;
-    GR_TRY(gradreg_cuda_enter(c, &guard));
-    const gradreg_status status = run(c, &launch);
-    gradreg_cuda_leave(c, &guard);
-    return status;
+    return gr_cuda_run(context, run, &launch);
 }

@@ -113,6 +113,19 @@ static inline gr_cuda_context *gr_cuda_of(const gradreg_context *context)
 gradreg_status gradreg_cuda_enter(void *state, gr_device_guard *guard);
 void gradreg_cuda_leave(void *state, const gr_device_guard *guard);
 
+/* Runs op(c, arguments...) with the context's device current, and queues nothing behind an error. */
+template <class OP, class... ARGUMENTS>
+static inline gradreg_status gr_cuda_run(gradreg_context *context, OP op,
+                                         ARGUMENTS... arguments)
+{
+    gr_cuda_context *c = gr_cuda_of(context);
+    gr_device_guard guard;
+    GR_TRY(gradreg_cuda_enter(c, &guard));
+    const gradreg_status status = op(c, arguments...);
+    gradreg_cuda_leave(c, &guard);
+    return status;
+}
+
 /* Whether the stream is being captured, and into which graph. */
 gradreg_status gradreg_cuda_capture(const gr_cuda_context *c, unsigned long long *graph);
 

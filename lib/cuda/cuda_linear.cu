@@ -318,23 +318,13 @@ static gradreg_status run(gr_cuda_context *c, const gr_linear_task *t, chunk_op 
     return GRADREG_OK;
 }
 
-static gradreg_status run_on(gradreg_context *context, const gr_linear_task *task, chunk_op *op)
-{
-    gr_cuda_context *c = gr_cuda_of(context);
-    gr_device_guard guard;
-    GR_TRY(gradreg_cuda_enter(c, &guard));
-    const gradreg_status status = run(c, task, op);
-    gradreg_cuda_leave(c, &guard);
-    return status;
-}
-
 gradreg_status gradreg_cuda_linear_forward(gradreg_context *context, const gr_linear_task *task)
 {
-    return run_on(context, task, forward_chunk);
+    return gr_cuda_run(context, run, task, forward_chunk);
 }
 
 gradreg_status gradreg_cuda_linear_backward(gradreg_context *context,
                                             const gr_linear_task *task)
 {
-    return run_on(context, task, backward_chunk);
+    return gr_cuda_run(context, run, task, backward_chunk);
 }

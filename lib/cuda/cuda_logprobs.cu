@@ -120,21 +120,11 @@ gradreg_status gradreg_cuda_logprobs_run_backward(const gr_cuda_context *c,
 gradreg_status gradreg_cuda_logprobs_forward(gradreg_context *context,
                                              const gr_logprobs_task *task)
 {
-    gr_cuda_context *c = gr_cuda_of(context);
-    gr_device_guard guard;
-    GR_TRY(gradreg_cuda_enter(c, &guard));
-    const gradreg_status status = gradreg_cuda_logprobs_run_forward(c, task);
-    gradreg_cuda_leave(c, &guard);
-    return status;
+    return gr_cuda_run(context, gradreg_cuda_logprobs_run_forward, task);
 }
 
 gradreg_status gradreg_cuda_logprobs_backward(gradreg_context *context,
                                               const gr_logprobs_slope_task *task)
 {
-    gr_cuda_context *c = gr_cuda_of(context);
-    gr_device_guard guard;
-    GR_TRY(gradreg_cuda_enter(c, &guard));
-    const gradreg_status status = gradreg_cuda_logprobs_run_backward(c, task);
-    gradreg_cuda_leave(c, &guard);
-    return status;
+    return gr_cuda_run(context, gradreg_cuda_logprobs_run_backward, task);
 }

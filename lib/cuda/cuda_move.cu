@@ -1,217 +1,12 @@
-/* cuda_move.cu - the passes that move weights: noise, the step, its mirror image.
+/* cuda_move.cu - the other passes that move weights: noise, any step, its mirror image.
  *
  * In: theta, a direction, coefficients. Out: theta', clean copies, kept gradients, and what of the
- * step reached the weights. Nearly every step goes along the gradient and rounds to nearest: it has
- * a kernel of its own per pair of types, everything else shares one. */
+ * step reached the weights. One kernel for all of them and all types. */
+#include "cuda_move.cuh"
+
 #include "cuda_stages.h"
 
-#include "cuda_direction.cuh"
-
-enum { GR_MOVE_ROWS = GR_MOVE_SUMS + 2 }; /* sums, changed, saturated */
-
 enum gr_move_kind { GR_MOVE_INJECT, GR_MOVE_PERTURB, GR_MOVE_REHEARSE, GR_MOVE_MIRROR };
-
-/* ---- one element ----------------------------------------------------------------- */
-
-/* What a block's elements add up to in one thread. */
-template <int KEPT> struct gr_move_sums {
-    gr_lanes<GR_MOVE_SUMS, KEPT> lanes; /* KEPT as there */
-    uint32_t changed, saturated;
-};
-
-typedef struct gr_move_factors {
-    float coefficient, scale_applied, scale_u, scale_slope;
-    int32_t compute;
-} gr_move_factors;
-
-GR_DEVICE float gr_round_compute(int32_t type, float x)
-{
-    if (type == GRADREG_TYPE_BF16)
-        return gr_bf16_to_f32(gr_f32_to_bf16(x));
-    if (type == GRADREG_TYPE_F16)
-        return gr_f16_to_f32(gr_f32_to_f16_saturating(x));
-    return x;
-}
-
-template <int KEPT>
-GR_DEVICE void gr_move_add(gr_move_sums<KEPT> *sums, const gr_move_factors &f, int k,
-                           float before, float after, float u)
-{
-    if (f.compute != 0) {
-        before = gr_round_compute(f.compute, before);
-        after = gr_round_compute(f.compute, after);
-    }
-    sums->changed += before != after;
-    const float applied = (after - before) * f.scale_applied;
-    gr_add(&sums->lanes, GR_MOVE_APPLIED, k, applied, applied);
-    gr_add(&sums->lanes, GR_MOVE_ALONG, k, applied, u * f.scale_u);
-}
-
-template <int KEPT>
-GR_DEVICE void gr_move_add_slope(gr_move_sums<KEPT> *sums, const gr_move_factors &f, int k,
-                                 float before, float after, float slope)
-{
-    before = gr_round_compute(f.compute, before);
-    after = gr_round_compute(f.compute, after);
-    const float applied = (after - before) * f.scale_applied;
-    gr_add(&sums->lanes, GR_MOVE_SLOPE, k, applied, slope * f.scale_slope);
-}
-
-template <int KEPT> GR_DEVICE void gr_move_finish(gr_move_sums<KEPT> *sums, const gr_rows &out)
-{
-    gr_give_lanes(&sums->lanes, out);
-    gr_give(out, GR_MOVE_SUMS, static_cast<double>(gr_total(sums->changed)));
-    gr_give(out, GR_MOVE_SUMS + 1, static_cast<double>(gr_total(sums->saturated)));
-}
-
-/* ---- the pointers of a block ----------------------------------------------------- */
-
-/* Where the clean copy goes; NULL where inject has made it already, or where none is held. */
-GR_DEVICE char *gr_new_clean(const gr_cuda_block &b)
-{
-    if ((b.walk->noisy && (b.unit->flags & GR_SEGMENT_NOISY) != 0) ||
-        (b.unit->flags & GR_SEGMENT_PERTURBED) == 0)
-        return NULL;
-    return gr_at_word(b, GR_WORD_CLEAN, gr_size_any(b.unit->param_type));
-}
-
-GR_DEVICE void gr_copy_if(char *to, const char *from, uint32_t bytes)
-{
-    if (to != NULL && to != from)
-        gr_copy_bytes(to, from, bytes);
-}
-
-/* Along the gradient, no gradient is no step. */
-GR_DEVICE bool gr_steps(const gr_cuda_block &b, const char *gradient)
-{
-    return (b.unit->flags & GR_SEGMENT_PERTURBED) != 0 && gr_coefficients_of(b)->move != 0.0f &&
-           (gradient != NULL || !gr_along_gradient(b.step));
-}
-
-/* Keeps g1, and zeroes what the next backward pass adds into. */
-GR_DEVICE void gr_keep_gradient(const gr_cuda_block &b, char *copy, uint32_t size)
-{
-    char *grads = gr_at_word(b, GR_WORD_GRADS, size);
-    if (grads == NULL)
-        return;
-    __syncwarp();
-    if (copy != NULL)
-        gr_copy_bytes(copy, grads, b.warp->n * size);
-    __syncwarp();
-    if (b.step->options.second_gradient == GRADREG_SECOND_GRADIENT_ADDS)
-        gr_clear_bytes(grads, b.warp->n * size);
-}
-
-GR_DEVICE gr_move_factors gr_factors(const gr_cuda_block &b, float sign)
-{
-    const gr_coefficients *k = gr_coefficients_of(b);
-    return { sign * k->move, k->scale_applied, k->scale_u, k->scale_slope,
-             b.unit->compute_type };
-}
-
-/* ---- a plain step ---------------------------------------------------------------- */
-
-/* What a plain step reads and writes; all may be NULL but base, moved and gradient. In shared memory,
- * one a warp: registers are for the tile. */
-typedef struct gr_plain {
-    const char *base, *gradient;
-    char *moved, *clean, *copy, *zeroed;
-    gr_move_factors factors;
-    int aligned;
-} gr_plain;
-
-template <int P, int G>
-GR_DEVICE void gr_plain_tile(const gr_cuda_block &b, const gr_plain &p, uint32_t i,
-                             gr_move_sums<GR_MOVE_SUMS> *sums)
-{
-    const bool wide = p.aligned && i + GR_TILE <= b.warp->n;
-    gr_tile<P> theta;
-    gr_tile<G> u;
-    gr_load(&theta, p.base, p.clean, i, b.warp->n, wide, gr_stage(b));
-    gr_load(&u, p.gradient, p.copy, i, b.warp->n, wide, gr_stage(b));
-    GR_UNROLL
-    for (int k = 0; k < 8; k++) {
-        const float before = gr_get(theta, k), direction = gr_get(u, k);
-        const float sum = GR_MOVE(before, p.factors.coefficient, direction);
-        const float after = gr_put(&theta, k, sum, &sums->saturated);
-        gr_move_add(sums, p.factors, k, before, after, direction);
-    }
-    gr_store(p.moved, theta, i, b.warp->n, wide, gr_stage(b));
-    if (p.zeroed != NULL)
-        gr_clear<G>(p.zeroed, i, b.warp->n, wide);
-}
-
-/* Along the gradient, to nearest, forward: reads theta and g1 once and makes all copies on the way. */
-template <int P, int G>
-GR_DEVICE void gr_plain_step(const gr_cuda_block &b, const char *base, const char *gradient,
-                             const gr_rows &out)
-{
-    GR_SHARED(gr_plain, all, GR_PASS_WARPS);
-    char *grads = gr_at_word(b, GR_WORD_GRADS, gr_size_of<G>());
-    gr_plain mine = {
-        base,
-        gradient,
-        gr_at_word(b, GR_WORD_MOVED, gr_size_of<P>()),
-        gr_new_clean(b),
-        grads == gradient ? gr_at_word(b, GR_WORD_FIRST_COPY, gr_size_of<G>()) : NULL,
-        b.step->options.second_gradient == GRADREG_SECOND_GRADIENT_ADDS ? grads : NULL,
-        gr_factors(b, 1.0f),
-        0
-    };
-    mine.aligned = gr_is_wide(base) && gr_is_wide(mine.moved) && gr_is_wide(mine.clean) &&
-                   gr_is_wide(gradient) && gr_is_wide(mine.copy) && gr_is_wide(mine.zeroed);
-    gr_move_sums<GR_MOVE_SUMS> sums = {};
-    __syncwarp();
-    if (gr_thread() == 0)
-        all[threadIdx.x / 32] = mine;
-    __syncwarp();
-    GR_NO_UNROLL
-    for (uint32_t i = 0; i < b.warp->n; i += GR_TILE)
-        gr_plain_tile<P, G>(b, all[threadIdx.x / 32], i, &sums);
-    gr_move_finish(&sums, out);
-}
-
-/* Segments that stay: their copies are made all the same. */
-GR_DEVICE void gr_stand(const gr_cuda_block &b, const char *base)
-{
-    const uint32_t p = gr_size_any(b.unit->param_type), g = gr_size_any(b.unit->grad_type);
-    char *moved = gr_at_word(b, GR_WORD_MOVED, p);
-    if ((b.unit->flags & GR_SEGMENT_FROZEN) == 0)
-        gr_copy_if(gr_new_clean(b), base, b.warp->n * p);
-    gr_copy_if(moved, base, b.warp->n * p);
-    if ((b.unit->flags & GR_SEGMENT_FROZEN) == 0)
-        gr_keep_gradient(b, gr_at_word(b, GR_WORD_FIRST_COPY, g), g);
-}
-
-template <int P, int G> struct gr_plain_body {
-    static constexpr int ROWS = GR_MOVE_ROWS;
-
-    GR_DEVICE_MEMBER bool takes(int32_t param_type, int32_t grad_type) const
-    {
-        return param_type == P && grad_type == G;
-    }
-
-    GR_DEVICE_MEMBER void run(const gr_cuda_block &b, const gr_rows &out) const
-    {
-        const char *gradient = gr_at(b, gr_first_of(b), gr_size_of<G>());
-        const char *base = b.walk->noisy ? gr_at_word(b, GR_WORD_MOVED, gr_size_of<P>())
-                                         : gr_at_word(b, GR_WORD_PARAMS, gr_size_of<P>());
-        if ((b.unit->flags & GR_SEGMENT_FROZEN) != 0 || !gr_steps(b, gradient))
-            gr_stand(b, base);
-        else
-            gr_plain_step<P, G>(b, base, gradient, out);
-    }
-};
-
-template <int P, int G>
-__global__ void __launch_bounds__(GR_PASS_THREADS, GR_PASS_RESIDENT)
-    gradreg_cuda_k_perturb(const gr_walk walk, const gr_step step)
-{
-    const gr_plain_body<P, G> body = {};
-    (void)gr_pass(walk, step, body);
-}
-
-/* ---- any step -------------------------------------------------------------------- */
 
 /* One move: where from, where to, along what. Types are the segment's, and no constants. */
 typedef struct gr_move {
@@ -454,17 +249,7 @@ __global__ void __launch_bounds__(GR_PASS_THREADS, GR_PASS_RESIDENT)
 
 /* ---- the ops --------------------------------------------------------------------- */
 
-template <int P, int G> static gradreg_status launch_pair(gr_work *work, const gr_walk *walk)
-{
-    const gr_cuda_context *c = gr_cuda_of(work->context);
-    GR_LAUNCH((gradreg_cuda_k_perturb<P, G>),
-              gr_cuda_grid(c, walk->unit_count, GR_PASS_PER_PROCESSOR), GR_PASS_THREADS, 0,
-              c->stream, *walk, work->step);
-    GR_CUDA_TRY_LAUNCH("perturb");
-    return GRADREG_OK;
-}
-
-static gradreg_status start_walk(gr_work *work, gr_walk *walk, int first_row, int units)
+gradreg_status gradreg_cuda_start_move(gr_work *work, gr_walk *walk, int first_row, int units)
 {
     GR_TRY(gradreg_cuda_flush(work, NULL));
     GR_TRY(gradreg_cuda_walk(work, walk));
@@ -475,38 +260,11 @@ static gradreg_status start_walk(gr_work *work, gr_walk *walk, int first_row, in
     return GRADREG_OK;
 }
 
-/* One launch per pair of types that is there. */
-static gradreg_status launch_plain(gr_work *work, gr_walk *walk)
-{
-    uint32_t pairs = gradreg_cuda_pairs(work);
-    if (pairs == 0) /* nothing is here: the sums are zeros all the same */
-        pairs = 1u << (GRADREG_TYPE_F32 * 4 + GRADREG_TYPE_F32);
-    for (int pair = 0; pairs >> pair != 0; pair++) {
-        walk->folds = pairs >> (pair + 1) == 0;
-        if ((pairs >> pair & 1u) == 0)
-            continue;
-#define PAIR(P, G)                                                             \
-    case GRADREG_TYPE_##P * 4 + GRADREG_TYPE_##G:                              \
-        GR_TRY((launch_pair<GRADREG_TYPE_##P, GRADREG_TYPE_##G>(work, walk))); \
-        break
-        switch (pair) {
-            PAIR(F32, F32);
-            PAIR(BF16, F32);
-            PAIR(BF16, BF16);
-            PAIR(F16, F32);
-            PAIR(F16, F16);
-        default: break; /* options.c knows no other pair */
-        }
-#undef PAIR
-    }
-    return GRADREG_OK;
-}
-
 static gradreg_status launch_any(gr_work *work, int kind, int first_row, int units)
 {
     const gr_cuda_context *c = gr_cuda_of(work->context);
     gr_walk walk;
-    GR_TRY(start_walk(work, &walk, first_row, units));
+    GR_TRY(gradreg_cuda_start_move(work, &walk, first_row, units));
     GR_LAUNCH(gradreg_cuda_k_move, gr_cuda_grid(c, walk.unit_count, GR_PASS_PER_PROCESSOR),
               GR_PASS_THREADS, 0, c->stream, walk, work->step, kind);
     GR_CUDA_TRY_LAUNCH("move");
@@ -521,11 +279,9 @@ gradreg_status gradreg_cuda_inject(gr_work *work)
 gradreg_status gradreg_cuda_perturb(gr_work *work)
 {
     const gradreg_regularizer_params *p = &work->step.options;
-    gr_walk walk;
     if (p->rounding != GRADREG_ROUNDING_NEAREST || p->direction != GRADREG_DIRECTION_GRADIENT)
         return launch_any(work, GR_MOVE_PERTURB, GR_SUM_APPLIED, GR_UNITS_MOVE);
-    GR_TRY(start_walk(work, &walk, GR_SUM_APPLIED, GR_UNITS_MOVE));
-    return launch_plain(work, &walk);
+    return gradreg_cuda_perturb_plainly(work);
 }
 
 gradreg_status gradreg_cuda_rehearse(gr_work *work)

@@ -297,13 +297,8 @@ static gradreg_status run(const gr_cuda_context *c, gr_policy_launch *launch)
 
 static gradreg_status policy_loss(gradreg_context *context, const gr_policy_task *task)
 {
-    gr_cuda_context *c = gr_cuda_of(context);
     gr_policy_launch launch = gradreg_cuda_policy_open(task);
-    gr_device_guard guard;
-    GR_TRY(gradreg_cuda_enter(c, &guard));
-    const gradreg_status status = run(c, &launch);
-    gradreg_cuda_leave(c, &guard);
-    return status;
+    return gr_cuda_run(context, run, &launch);
 }
 
 /* ---- back to the host ------------------------------------------------------------ */
@@ -311,15 +306,10 @@ static gradreg_status policy_loss(gradreg_context *context, const gr_policy_task
 static gradreg_status read_metrics(gradreg_context *context, gradreg_policy_metrics *out,
                                    const gradreg_policy_metrics *metrics)
 {
-    gr_cuda_context *c = gr_cuda_of(context);
     gradreg_policy_metrics read;
-    gr_device_guard guard;
-    GR_TRY(gradreg_cuda_enter(c, &guard));
-    const gradreg_status status = gradreg_cuda_fetch(c, &read, metrics, sizeof(read));
-    gradreg_cuda_leave(c, &guard);
-    if (status == GRADREG_OK)
-        gradreg_cuda_core->struct_write(out, &read, sizeof(read));
-    return status;
+    GR_TRY(gr_cuda_run(context, gradreg_cuda_fetch, &read, metrics, sizeof(read)));
+    gradreg_cuda_core->struct_write(out, &read, sizeof(read));
+    return GRADREG_OK;
 }
 
 const gr_loss_ops gradreg_cuda_losses = { policy_loss, gradreg_cuda_advantages, read_metrics };

@@ -450,11 +450,6 @@ static gradreg_status run(const gr_cuda_context *c, gr_policy_launch *policy,
 gradreg_status gradreg_cuda_policy_logits(gradreg_context *context,
                                           const gr_policy_logits_task *task)
 {
-    gr_cuda_context *c = gr_cuda_of(context);
     gr_policy_launch policy = gradreg_cuda_policy_open(&task->policy);
-    gr_device_guard guard;
-    GR_TRY(gradreg_cuda_enter(c, &guard));
-    const gradreg_status status = run(c, &policy, task);
-    gradreg_cuda_leave(c, &guard);
-    return status;
+    return gr_cuda_run(context, run, &policy, task);
 }
