@@ -443,17 +443,78 @@ void check_ends()
     expect(read.find("the host touched device memory") != std::string::npos ||
                read.find("Sanitizer") != std::string::npos,
            "a host read too: " + read);
-#ifndef PLANTED_RACES_ARE_WATCHED
-    return;
-#else
-    /* Without instrumentation it would be seen as well: in the bytes beside the allocation. */
     const std::string beside = end_of_child([] {
         Words small(60);
         GR_LAUNCH(planted_fill, 1, 64, 0, nullptr, small.data, 65u, 0u);
         cudaDeviceSynchronize();
     });
-    expect(beside.find("outside of the device's memory") != std::string::npos,
+    /* Without instrumentation it is seen as well: in the bytes beside the allocation. */
+    expect(beside.find("outside of the device's memory") != std::string::npos ||
+               beside.find("were written") != std::string::npos ||
+               beside.find("AddressSanitizer") != std::string::npos,
            "a write past the end: " + beside);
+}
+
+/* ---- what the compiler's sanitizers see ------------------------------------------------ */
+
+#if defined(PLANTED_ADDRESSES_ARE_CHECKED) || defined(PLANTED_UNDEFINED_IS_CHECKED)
+/* The kernel, in a child, ends it with these words; in its sound form it does not. */
+template <class Kernel, class... Sound, class... Broken>
+void expect_end(const char *name, const char *words, Kernel kernel, unsigned threads,
+                const std::tuple<Sound...> &sound, const std::tuple<Broken...> &broken)
+{
+    const auto end_with = [=](const auto &arguments) {
+        return end_of_child([=] {
+            Words out(64);
+            std::apply(
+                [&](auto... each) {
+                    GR_LAUNCH(kernel, 1, threads, 0, nullptr, out.data, each...);
+                },
+                arguments);
+            cudaDeviceSynchronize();
+        });
+    };
+    const std::string quiet = end_with(sound), said = end_with(broken);
+    expect(quiet == "nothing happens", std::string(name) + " in its sound form: " + quiet);
+    expect(said.find(words) != std::string::npos,
+           std::string(name) + " ends with '" + words + "' but ends with: " + said);
+}
+#endif
+
+void check_addresses()
+{
+#ifdef PLANTED_ADDRESSES_ARE_CHECKED
+    expect_end("planted_fill", "use-after-poison", planted_fill, 65, std::make_tuple(64u, 0u),
+               std::make_tuple(65u, 0u));
+    expect_end("planted_local_overflow", "stack-buffer-overflow", planted_local_overflow, 1,
+               std::make_tuple(8u), std::make_tuple(9u));
+    const std::string shared = end_of_child([] {
+        Words out(64);
+        GR_LAUNCH(planted_shared_overflow, 1, 64, 0, nullptr, out.data);
+        cudaDeviceSynchronize();
+    });
+    expect(shared.find("heap-buffer-overflow") != std::string::npos,
+           "past a shared array: " + shared);
+    const std::string freed = end_of_child([] {
+        unsigned *data = nullptr;
+        cudaMalloc(&data, 64 * sizeof(unsigned));
+        cudaFree(data);
+        GR_LAUNCH(planted_fill, 1, 64, 0, nullptr, data, 64u, 0u);
+        cudaDeviceSynchronize();
+    });
+    expect(freed.find("use-after-poison") != std::string::npos, "freed memory: " + freed);
+#endif
+}
+
+void check_undefined()
+{
+#ifdef PLANTED_UNDEFINED_IS_CHECKED
+    expect_end("planted_misaligned", "misaligned address", planted_misaligned, 1,
+               std::make_tuple(4u), std::make_tuple(2u));
+    expect_end("planted_shift", "shift exponent 32", planted_shift, 1, std::make_tuple(31u),
+               std::make_tuple(32u));
+    expect_end("planted_conversion", "outside the range of representable values",
+               planted_conversion, 1, std::make_tuple(4e9f), std::make_tuple(5e9f));
 #endif
 }
 
@@ -469,6 +530,8 @@ void check_all()
     check_broken_rules();
     check_races();
     check_ends();
+    check_addresses();
+    check_undefined();
 }
 
 } // namespace

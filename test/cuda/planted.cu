@@ -188,3 +188,30 @@ __global__ void planted_unwritten(unsigned *out, const unsigned *in)
 {
     out[threadIdx.x] = in[threadIdx.x];
 }
+
+/* ---- what the compiler's sanitizers see ------------------------------------------------ */
+
+__global__ void planted_local_overflow(unsigned *out, unsigned n)
+{
+    unsigned own[8] = {};
+    unsigned *volatile at = own; /* the compiler is not to know where it points */
+    for (unsigned i = 0; i < n; i++)
+        at[i] = i;
+    out[threadIdx.x] = own[threadIdx.x % 8];
+}
+
+__global__ void planted_misaligned(unsigned *out, unsigned words)
+{
+    const uint4 four = { 1, 2, 3, 4 };
+    reinterpret_cast<uint4 *>(out + words)[threadIdx.x] = four;
+}
+
+__global__ void planted_shift(unsigned *out, unsigned by)
+{
+    out[threadIdx.x] = 1u << by;
+}
+
+__global__ void planted_conversion(unsigned *out, float x)
+{
+    out[threadIdx.x] = static_cast<unsigned>(x);
+}

@@ -27,6 +27,11 @@ __global__ void planted_bad_mask(unsigned *out);
 __global__ void planted_block_race(unsigned *out);
 __global__ void planted_past_the_end(unsigned *out, unsigned n);
 __global__ void planted_unwritten(unsigned *out, const unsigned *in);
+/* Past its array if n is over 8; misaligned unless words is a multiple of 4; over 31; over 4e9. */
+__global__ void planted_local_overflow(unsigned *out, unsigned n);
+__global__ void planted_misaligned(unsigned *out, unsigned words);
+__global__ void planted_shift(unsigned *out, unsigned by);
+__global__ void planted_conversion(unsigned *out, float x);
 /* Clusters: each block reads what its neighbour has put into shared memory. */
 enum { PLANTED_WAITS = 1, PLANTED_STAYS = 2, PLANTED_ARRIVES = 4, PLANTED_ALL = 7 };
 template <int WHAT> __global__ void planted_cluster(unsigned *out, unsigned ranks);

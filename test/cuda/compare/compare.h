@@ -117,7 +117,7 @@ class Memory
 
   private:
     const Side &side_;
-    size_t bytes_, before_;
+    size_t bytes_, before_, size_;
     unsigned char *all_;
     void *data_;
 };
