@@ -109,6 +109,40 @@ START_TEST(entropy_of_equal_logits_is_the_logarithm_of_their_number)
 }
 END_TEST
 
+/* A matrix product or a mask leaves zeros of both signs, which differ in their pattern alone. */
+START_TEST(zeros_of_either_sign_are_one_logit)
+{
+    enum { N = 5000 };
+    const gradreg_type type = all_types[_i];
+    struct gradreg_context_info info = GRADREG_CONTEXT_INFO_INIT;
+    uint64_t state = 1, same = 1;
+    gradreg_context *best = logits_context(1, NULL);
+    logits_rig *plain = logits_rig_new(1, N, type, 0, 0, 0.0, &state);
+    logits_rig *mixed = logits_rig_new(1, N, type, 0, 0, 0.0, &same);
+    assert_ok(gradreg_context_info(best, &info));
+    plain->targets[0] = mixed->targets[0] = 33;
+    for (size_t how = 0; how < 6; how++) {
+        for (size_t j = 0; j < N; j++) {
+            const double z = j % 11 != 0 ? -0.0625 * (double)(j % 11) : 0.0;
+            typed_set(plain->logits, type, j, z);
+            typed_set(mixed->logits, type, j, z == 0.0 && j % 3 == how % 3 ? -0.0 : z);
+        }
+        plain->params.temperature = mixed->params.temperature = how < 3 ? 1.0f : 0.7f;
+        logits_rig_run(plain, best);
+        logits_rig_check(plain, "zeros");
+        for (int path = 0; path < 4 && strcmp(paths[path], info.vector_path) <= 0; path++) {
+            gradreg_context *context = logits_context(1, paths[path]);
+            logits_rig_run(mixed, context);
+            logits_rig_same(mixed, plain, paths[path]);
+            assert_ok(gradreg_context_destroy(context));
+        }
+    }
+    logits_rig_free(mixed);
+    logits_rig_free(plain);
+    assert_ok(gradreg_context_destroy(best));
+}
+END_TEST
+
 /* A constant added to all logits, exactly, changes log_sum_exp and nothing else. */
 START_TEST(logits_of_ten_thousand_are_as_good_as_small_ones)
 {
@@ -484,6 +518,7 @@ int main(void)
     tcase_add_test(tc, no_rows_are_no_work);
     tcase_add_test(tc, entropy_and_log_prob_keep_their_precision_near_one_hot);
     tcase_add_test(tc, entropy_of_equal_logits_is_the_logarithm_of_their_number);
+    tcase_add_loop_test(tc, zeros_of_either_sign_are_one_logit, 0, LAST_TYPE);
     tcase_add_test(tc, logits_of_ten_thousand_are_as_good_as_small_ones);
     tcase_add_test(tc, logits_at_the_ends_of_the_range_give_numbers);
     tcase_add_test(tc, a_logit_of_minus_infinity_has_no_probability_and_no_gradient);

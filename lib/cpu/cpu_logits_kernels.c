@@ -199,6 +199,12 @@ GR_ALWAYS const char *gr_at(const int type, const void *x, size_t i)
     return (const char *)x + i * gr_size_of(type);
 }
 
+/* An address to prefetch, which may lie outside of every object. */
+GR_ALWAYS const void *gr_ahead(const int type, const void *x, size_t i)
+{
+    return (const void *)((uintptr_t)x + i * gr_size_of(type));
+}
+
 /* ---- sums ------------------------------------------------------------------------ */
 
 /* The largest logit of a block, not yet scaled: scaling keeps the order. */
@@ -256,9 +262,11 @@ GR_ALWAYS void gr_sums_store(float *lanes, const gr_logits_sums *sums, size_t la
 GR_ALWAYS gr_logits_part gr_block(const int type, const int scaled, const int turns,
                                   const void *x, size_t n, float inverse)
 {
-    float lanes[2 * GR_LANES] = { 0 };
-    const float top = scaled ? gr_top(type, x, n) * inverse : gr_top(type, x, n);
-    gr_logits_part part = { 0.0, 0.0, 0.0, top, 0.0f };
+    _Alignas(64) float lanes[2 * GR_LANES] = { 0 };
+    const float largest = scaled ? gr_top(type, x, n) * inverse : gr_top(type, x, n);
+    /* A zero of either sign less -0 is +0, by whose pattern those that equal the top are told. */
+    const float top = largest == 0.0f ? -0.0f : largest;
+    gr_logits_part part = { 0.0, 0.0, 0.0, largest, 0.0f };
     gr_logits_sums sums;
     gr_vi tops = { 0 };
     size_t i = 0;
@@ -269,7 +277,7 @@ GR_ALWAYS gr_logits_part gr_block(const int type, const int scaled, const int tu
             gr_sums_load(&sums, lanes, lane);
             for (size_t row = 0; row < TILE; row += GR_LANES) {
                 const size_t at = i + row + lane;
-                __builtin_prefetch((const void *)((uintptr_t)gr_at(type, x, at + GR_BLOCK)));
+                __builtin_prefetch(gr_ahead(type, x, at + GR_BLOCK));
                 gr_sum_one(turns, gr_scaled(scaled, gr_load(type, x, at), inverse) - top, &sums,
                            &tops);
             }
@@ -334,8 +342,7 @@ GR_ALWAYS void gr_slope_row(const int type, const int scaled, const int tilted, 
         for (size_t k = 0; k < AT_ONCE; k++) {
             const gr_vf x = gr_load(type, row, i + k * W);
             if (W == 16 || k % 2 == 0) /* a line at a time */
-                __builtin_prefetch((const void *)((uintptr_t)gr_at(type, next, i + k * W)), 0,
-                                   2);
+                __builtin_prefetch(gr_ahead(type, next, i + k * W), 0, 2);
             g[k] = gr_slope_one(tilted, gr_scaled(scaled, x, inverse), &s);
         }
         for (size_t k = 0; k < AT_ONCE; k++)
