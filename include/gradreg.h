@@ -17,10 +17,10 @@
  *  - A fallible call returns gradreg_status: 0 is success. On failure nothing that the caller owns
  *    has been written (exceptions are named at the entry) and gradreg_last_error() holds a sentence
  *    that names the function, the argument, the value and what was expected.
- *  - Buffers lie in the memory of the context's backend unless marked "host". Work is queued on the
- *    context's stream; buffers must stay valid until it has run. Only create, destroy, _terms,
- *    _state_*, _suggest_epsilon and _synchronize wait for it. On the CPU backend every call has
- *    finished when it returns.
+ *  - Buffers lie in the memory of the context's backend unless marked "host". Work is queued on the context's
+ *    stream; buffers must stay valid until it has run. Only calls whose Stream says so wait for it. On the CPU
+ *    every call has finished when it returns, and none gives GRADREG_ERROR_DEVICE; on other backends any call
+ *    with a handle may, also because of what others did to the device.
  *  - Buffers need the natural alignment of their element type. Buffers of one call must not overlap
  *    unless the entry says so.
  *  - One handle must not be used by two threads at once; different handles are independent, also

@@ -268,3 +268,41 @@ bool coverage_complete_of(const char *header_path, bool (*covers)(const char *na
     free(text);
     return complete && functions > 0;
 }
+
+/* Whether a call queues work or waits for it. */
+static bool has_stream(const char *text, const char *declaration)
+{
+    const char *label = find_within(comment_before(text, declaration), declaration, "Stream:");
+    if (label == NULL)
+        stop("documentation without Stream:");
+    label += strlen("Stream:");
+    label += strspn(label, " ");
+    return strncmp(label, "queued", 6) == 0 || strncmp(label, "waits", 5) == 0;
+}
+
+bool coverage_of_device(const char *header_path, bool (*lets_go)(const char *name))
+{
+    char *text = read_text(header_path);
+    unsigned functions = 0;
+    bool complete = true;
+
+    for (const char *at = text; (at = next_declaration(at)) != NULL;) {
+        size_t length;
+        const char *found = declared_name(at, &length);
+        const struct entry *entry = find(found, length);
+        if (entry == NULL)
+            continue;
+        const uint32_t device = bit_of(GRADREG_ERROR_DEVICE);
+        const uint32_t documented = promised(text, at) | (has_stream(text, at) ? device : 0);
+        const uint32_t surprising = entry->seen & ~(documented | promised_to_all() | device);
+        const uint32_t missing =
+            lets_go(entry->name) ? 0 : documented & elsewhere() & ~entry->seen;
+        print_statuses(entry->name, "never gave", missing);
+        print_statuses(entry->name, "gave what its documentation does not name:", surprising);
+        complete = complete && missing == 0 && surprising == 0;
+        functions += documented & elsewhere() ? 1 : 0;
+    }
+    printf("%u functions gave what a device's failure is\n", functions);
+    free(text);
+    return complete && functions > 0;
+}

@@ -11,6 +11,10 @@
 
 #include "gradreg.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Before the suite runs: the table is shared with all child processes. */
 void coverage_open(void);
 
@@ -21,5 +25,15 @@ void coverage_note(const char *call, gradreg_status status, bool bad);
 /* After it: prints what was covered and what is missing of the functions that `covers` says yes to;
  * the rest is another suite's. False if anything is missing. */
 bool coverage_complete_of(const char *header_path, bool (*covers)(const char *name));
+
+/* After a run in which a device and its libraries failed: prints what a function gave that neither its
+ * documentation nor a rule at the head of the header names, and which of those that queue work or wait
+ * for it never gave DEVICE, or BLAS where that is documented. `lets_go` says which release things, and
+ * cannot fail. */
+bool coverage_of_device(const char *header_path, bool (*lets_go)(const char *name));
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
