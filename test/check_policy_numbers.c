@@ -439,7 +439,7 @@ START_TEST(the_on_policy_shorthand_has_another_hessian)
     }
     printf("cosine of the two H g, linear softmax policy, mean of %d: %.2f\n", BANDITS, mean);
     fflush(stdout);
-    ck_assert(mean < 0.2);
+    ck_assert(mean > -0.4 && mean < -0.1); /* docs/losses.md: about -0.25 */
 }
 END_TEST
 
