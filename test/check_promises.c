@@ -4,6 +4,7 @@
  * The linker sends the library's malloc here. Promises about threads are in
  * check_promises_threads.c. */
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -229,13 +230,14 @@ END_TEST
 
 /* ---- how large ---------------------------------------------------------------------- */
 
-static size_t largest;
+static _Atomic size_t largest;
 
 void *__real_malloc(size_t bytes);
 void *__wrap_malloc(size_t bytes);
 void *__wrap_malloc(size_t bytes)
 {
-    largest = bytes > largest ? bytes : largest;
+    if (bytes > atomic_load(&largest))
+        atomic_store(&largest, bytes);
     return __real_malloc(bytes);
 }
 
@@ -249,9 +251,9 @@ START_TEST(memory_of_runs_is_at_most_52_bytes_a_token)
         tokens[i] = (int32_t)(i * 2654435761u);
     for (size_t power = 1; power <= 65536; power *= 2)
         for (size_t count = power - power / 2; count <= power + 2; count += 1 + power / 4) {
-            largest = 0;
+            atomic_store(&largest, 0);
             assert_ok(gradreg_distinct_ngrams(&share, tokens, count, 1));
-            const double bytes = (double)largest / (double)count;
+            const double bytes = (double)atomic_load(&largest) / (double)count;
             ck_assert_msg(bytes <= 52, "%zu tokens: %.1f bytes each", count, bytes);
             most = bytes > most ? bytes : most;
         }

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,19 +27,22 @@
 /* ---- the system's calls, by --wrap ------------------------------------------------- */
 
 enum system_call { MUTEX_INIT, COND_INIT, SIGMASK, AFFINITY, PROCESSORS, SYSTEM_CALLS };
-static int fail_at[SYSTEM_CALLS], calls[SYSTEM_CALLS]; /* fail_at: the how many-th; -1: all */
+static _Atomic int fail_at[SYSTEM_CALLS], /* the how many-th; -1: all */
+    calls[SYSTEM_CALLS];
 
 static bool shall_fail(enum system_call call)
 {
-    calls[call]++;
-    return fail_at[call] == -1 || calls[call] == fail_at[call];
+    const int nth = atomic_fetch_add(&calls[call], 1) + 1;
+    const int failing = atomic_load(&fail_at[call]);
+    return failing == -1 || nth == failing;
 }
 
 static void make_fail(enum system_call call, int which)
 {
-    memset(calls, 0, sizeof(calls));
-    memset(fail_at, 0, sizeof(fail_at));
-    fail_at[call] = which;
+    for (int i = 0; i < SYSTEM_CALLS; i++) {
+        atomic_store(&calls[i], 0);
+        atomic_store(&fail_at[i], i == (int)call ? which : 0);
+    }
 }
 
 int __real_pthread_mutex_init(pthread_mutex_t *mutex, const pthread_mutexattr_t *attributes);

@@ -128,7 +128,7 @@ template <class Function> std::size_t nodes_of(cudaStream_t stream, Function cal
 /* Beside the kernels a captured call of a step clears two counters and writes its pointers. */
 START_TEST(a_captured_step_also_clears_counters_and_writes_its_pointers)
 {
-    const std::size_t segments = _i == 0 ? 8 : 3000;
+    const std::size_t segments = _i == 0 ? 8 : 600;
     const std::vector<gradreg_segment> table = table_of(segments, 16);
     gradreg_context *context = open();
     gradreg_regularizer_params params = GRADREG_REGULARIZER_PARAMS_INIT;
