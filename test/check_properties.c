@@ -55,6 +55,8 @@ START_TEST(without_strength_the_gradient_keeps_every_bit)
     int i = _i;
     gradreg_regularizer_params p = defaults(&type_pairs[i % TYPE_PAIRS]);
 
+    if (LEFT_OUT_UNDER_TSAN(_i))
+        return;
     i /= TYPE_PAIRS;
     switch_off(&p, i % 3);
     p.interval = 1 + i / 3;
@@ -196,6 +198,8 @@ START_TEST(theta_comes_back_to_the_last_bit)
     gradreg_regularizer_params p = defaults(&type_pairs[i % TYPE_PAIRS]);
     const trainer_setup setup = { .name = "restore" };
 
+    if (LEFT_OUT_UNDER_TSAN(_i))
+        return;
     i /= TYPE_PAIRS;
     const enum ending ending = (enum ending)(i % ENDINGS);
     i /= ENDINGS;
@@ -223,6 +227,8 @@ START_TEST(theta_comes_back_from_the_master)
     gradreg_regularizer_params p = defaults(&type_pairs[_i % TYPE_PAIRS]);
     const trainer_setup setup = { .name = "master" };
 
+    if (LEFT_OUT_UNDER_TSAN(_i))
+        return;
     p.restore = GRADREG_RESTORE_MASTER;
     p.epsilon = 0.5;
     trainer *t = trainer_open(large_table, LARGE_TENSORS, &p, &setup);

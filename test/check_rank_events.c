@@ -357,7 +357,7 @@ int main(void)
     Suite *suite = suite_create("rank events");
     TCase *tcase = tcase_create("events");
     SRunner *runner = srunner_create(suite);
-    const int variants = rig_is_small() ? 8 : 16;
+    const int variants = TEST_UNDER_TSAN ? LAYOUTS : rig_is_small() ? 8 : 16;
 
     tcase_set_timeout(tcase, WORLD_SECONDS + 30.0);
     tcase_add_loop_test(tcase, ranks_decide_alike_about_gradients_that_are_not_finite, 0, 6);

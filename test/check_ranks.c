@@ -124,7 +124,8 @@ int main(void)
     Suite *suite = suite_create("ranks");
     TCase *tcase = tcase_create("cuts");
     SRunner *runner = srunner_create(suite);
-    const int pairs_tried = rig_is_small() ? 2 : TYPE_PAIRS, variants = rig_is_small() ? 4 : 8;
+    const int pairs_tried = rig_is_small() ? 2 - TEST_UNDER_TSAN : TYPE_PAIRS;
+    const int variants = rig_is_small() ? 4 - 2 * TEST_UNDER_TSAN : 8;
 
     tcase_set_timeout(tcase, WORLD_SECONDS + 30.0);
     tcase_add_loop_test(tcase, cuts_mean_nothing_where_no_norm_decides, 0, pairs_tried);

@@ -457,7 +457,8 @@ void check_ends()
 
 /* ---- what the compiler's sanitizers see ------------------------------------------------ */
 
-#if defined(PLANTED_ADDRESSES_ARE_CHECKED) || defined(PLANTED_UNDEFINED_IS_CHECKED)
+#if defined(PLANTED_ADDRESSES_ARE_CHECKED) || defined(PLANTED_UNDEFINED_IS_CHECKED) || \
+    defined(PLANTED_THREADS_ARE_CHECKED)
 /* The kernel, in a child, ends it with these words; in its sound form it does not. */
 template <class Kernel, class... Sound, class... Broken>
 void expect_end(const char *name, const char *words, Kernel kernel, unsigned threads,
@@ -518,6 +519,56 @@ void check_undefined()
 #endif
 }
 
+#ifdef PLANTED_THREADS_ARE_CHECKED
+template <class Launch> std::string end_with(const Launch &launch)
+{
+    return end_of_child([=] {
+        Words out(256);
+        launch(out.data);
+        cudaDeviceSynchronize();
+    });
+}
+
+/* The last block sums up what all blocks have left. */
+template <bool WITH_FENCE> std::string end_of_sum()
+{
+    return end_of_child([] {
+        Words parts(8), total(1), arrived(1), in(256);
+        arrived.zero();
+        in.zero();
+        GR_LAUNCH((planted_sum<WITH_FENCE>), 4, 64, 0, nullptr, total.data, parts.data,
+                  arrived.data, in.data, 256u);
+        cudaDeviceSynchronize();
+    });
+}
+#endif
+
+void check_threads()
+{
+#ifdef PLANTED_THREADS_ARE_CHECKED
+    const auto is_race = [](const char *name, const std::string &said) {
+        expect(said.find("data race") != std::string::npos,
+               std::string(name) + " ends with a race but ends with: " + said);
+    };
+    is_race("planted_missing_barrier", end_with([](unsigned *out) {
+                GR_LAUNCH(planted_missing_barrier, 1, 64, 0, nullptr, out);
+            }));
+    is_race("planted_missing_warp_barrier", end_with([](unsigned *out) {
+                GR_LAUNCH(planted_missing_warp_barrier, 1, 32, 0, nullptr, out);
+            }));
+    is_race("planted_block_race", end_with([](unsigned *out) {
+                GR_LAUNCH(planted_block_race, 2, 32, 0, nullptr, out);
+            }));
+    is_race("planted_cluster", end_with([](unsigned *out) {
+                GR_LAUNCH_CLUSTERS(planted_cluster<PLANTED_STAYS>, 4, 4, 32, 0, nullptr, out,
+                                   4u);
+            }));
+    is_race("planted_sum<false>", end_of_sum<false>());
+    const std::string sound = end_of_sum<true>();
+    expect(sound == "nothing happens", "planted_sum<true> has no race: " + sound);
+#endif
+}
+
 void check_all()
 {
     check_kernels();
@@ -532,6 +583,7 @@ void check_all()
     check_ends();
     check_addresses();
     check_undefined();
+    check_threads();
 }
 
 } // namespace

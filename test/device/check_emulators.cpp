@@ -113,7 +113,9 @@ void expect_fault(void (*kernel)(), unsigned threads, const char *words)
 void check_emulator()
 {
     expect(right_answers(true) == 3, "with a barrier every schedule gives the same");
+#ifndef __SANITIZE_THREAD__ /* which would end it */
     expect(right_answers(false) < 3, "a missing barrier shows in some schedule");
+#endif
     expect_fault(barrier_in_a_branch, 64, "never reach");
     expect_fault(barrier_after_some_returned, 64, "never reach");
     expect_fault(shuffle_after_a_lane_returned, 32, "has ended");

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "fiber.h"
+#include "order.h"
 
 namespace emulator
 {
@@ -32,7 +33,9 @@ struct Thread {
     State state = State::READY;
     bool predicate = false; /* of the barrier it waits at */
     bool arrived = false;   /* at the cluster's */
-    unsigned mask = 0;      /* of the exchange it waits in */
+    bool fenced = false;
+    unsigned barriers = 0, clusters = 0; /* passed */
+    unsigned mask = 0;                   /* of the exchange it waits in */
     size_t bytes = 0;
     unsigned char given[8] = {};
     std::string broken_rule; /* found while it ran */
@@ -51,11 +54,26 @@ Block *block_of_current;
                 std::to_string(thread.number) + ": " + what);
 }
 
-void wait(State state)
+/* Where threads that wait for each other publish what they have done: [0] and [1] in turn, because some go
+ * on to the next time while others have yet to learn of this one. */
+struct Meeting {
+    char turn[2];
+};
+
+char launch_begins, launch_ends;
+
+void suspend(Thread *self)
+{
+    publish(&launch_ends);
+    self->fiber->suspend();
+}
+
+void wait(State state, const void *meeting)
 {
     Thread *self = current;
     self->state = state;
-    self->fiber->suspend();
+    suspend(self);
+    learn(meeting);
 }
 
 /* ---- one block, or the blocks of one cluster -------------------------------------- */
@@ -66,8 +84,8 @@ class Block
 {
   public:
     Block(unsigned first, dim3 grid, dim3 size, unsigned ranks,
-          const std::vector<std::unique_ptr<Fiber>> &fibers,
-          const std::function<void()> &kernel, size_t dynamic_shared_bytes);
+          const std::unique_ptr<Fiber> *fibers, const std::function<void()> &kernel,
+          size_t dynamic_shared_bytes);
     void run(const std::vector<unsigned> &order);
 
     const Thread &thread(unsigned number) const
@@ -84,6 +102,20 @@ class Block
         return shared_of_[current->number / each_].at(nullptr).get();
     }
     void *elsewhere(const void *address, unsigned rank);
+    const char *meeting_at_barrier() const
+    {
+        return &barriers_[current->number / each_].turn[current->barriers++ % 2];
+    }
+    const char *meeting_of_cluster() const
+    {
+        return &cluster_.turn[current->clusters % 2];
+    }
+    const char *meeting_of_lanes(unsigned mask) const
+    {
+        const unsigned lowest = static_cast<unsigned>(__builtin_ctz(mask));
+        const unsigned which = current->number / WARP * WARP + lowest;
+        return &warps_[which].turn[exchanges_[which] % 2];
+    }
     Votes votes() const
     {
         return votes_[current->number / each_];
@@ -105,13 +137,19 @@ class Block
     std::vector<std::map<const void *, Array>> shared_of_;
     std::map<const void *, size_t> bytes_of_;
     std::vector<Votes> votes_;
+    std::vector<Meeting> barriers_; /* of each rank */
+    std::vector<Meeting> warps_;    /* of each thread that is the lowest in a mask */
+    std::vector<unsigned> exchanges_;
+    Meeting cluster_;
+    char made_[8]; /* arrays of each rank */
 };
 
 Block::Block(unsigned first, dim3 grid, dim3 size, unsigned ranks,
-             const std::vector<std::unique_ptr<Fiber>> &fibers,
-             const std::function<void()> &kernel, size_t dynamic_shared_bytes)
+             const std::unique_ptr<Fiber> *fibers, const std::function<void()> &kernel,
+             size_t dynamic_shared_bytes)
     : each_(size.x * size.y * size.z), ranks_(ranks), threads_(each_ * ranks),
-      shared_of_(ranks), votes_(ranks)
+      shared_of_(ranks), votes_(ranks), barriers_(ranks), warps_(each_ * ranks + WARP),
+      exchanges_(each_ * ranks + WARP), cluster_(), made_()
 {
     for (unsigned i = 0; i < threads_.size(); i++) {
         const unsigned t = i % each_, b = first + i / each_;
@@ -144,14 +182,21 @@ void *Block::add_array(unsigned rank, const void *declaration, size_t bytes)
 
 void *Block::shared(const void *declaration, size_t bytes)
 {
-    return add_array(current->number / each_, declaration, bytes);
+    const unsigned rank = current->number / each_;
+    const bool is_new = shared_of_[rank].count(declaration) == 0;
+    void *array = add_array(rank, declaration, bytes);
+    /* Made by the first who asks, but there from the beginning. */
+    if (is_new)
+        publish(&made_[rank]);
+    learn(&made_[rank]);
+    return array;
 }
 
 /* A rule is broken that the thread cannot go on after. */
 void *stop(const char *broken_rule)
 {
     current->broken_rule = broken_rule;
-    current->fiber->suspend();
+    suspend(current);
     return nullptr;
 }
 
@@ -164,10 +209,15 @@ void *Block::elsewhere(const void *address, unsigned rank)
         return stop("it looks into the shared memory of a block that has ended");
     for (const auto &one : shared_of_[current->number / each_]) {
         const unsigned char *begin = one.second.get();
-        if (begin != nullptr && at >= begin && at < begin + bytes_of_[one.first])
-            return static_cast<unsigned char *>(
-                       add_array(rank, one.first, bytes_of_[one.first])) +
-                   (at - begin);
+        if (begin != nullptr && at >= begin && at < begin + bytes_of_[one.first]) {
+            const bool is_new = shared_of_[rank].count(one.first) == 0;
+            unsigned char *there =
+                static_cast<unsigned char *>(add_array(rank, one.first, bytes_of_[one.first]));
+            if (is_new)
+                publish(&made_[rank]);
+            learn(&made_[rank]);
+            return there + (at - begin);
+        }
     }
     return stop("an address that is to be mapped is not the block's shared memory");
 }
@@ -192,8 +242,10 @@ bool Block::run_ready(const std::vector<unsigned> &order)
         here = &shown.positions[number];
         thread.fiber->resume();
         current = nullptr;
-        if (!thread.broken_rule.empty())
+        if (!thread.broken_rule.empty()) {
+            learn(&launch_ends); /* of the sentence */
             fault(thread, thread.broken_rule);
+        }
         if (thread.fiber->ended())
             thread.state = State::ENDED;
     }
@@ -226,6 +278,7 @@ void Block::deliver(unsigned first, unsigned mask)
             threads_[first + lane].state = State::READY;
         }
     counters.exchanges++;
+    exchanges_[first + static_cast<unsigned>(__builtin_ctz(mask))]++;
     if (watcher != nullptr)
         watcher->exchange_passed(first, mask);
 }
@@ -274,6 +327,7 @@ bool Block::release_cluster()
 void Block::run(const std::vector<unsigned> &order)
 {
     block_of_current = this;
+    publish(&launch_begins);
     while (count(State::ENDED, 0, size()) < size()) {
         bool moved = run_ready(order);
         for (unsigned first = 0; first < threads_.size(); first += WARP)
@@ -302,6 +356,7 @@ class Fibers
     }
     ~Fibers()
     {
+        learn(&launch_ends); /* also of what ends here with a Fault */
         current = nullptr;
         here = nullptr;
         block_of_current = nullptr;
@@ -309,6 +364,8 @@ class Fibers
             store_->swap(fibers);
     }
     std::vector<std::unique_ptr<Fiber>> fibers;
+    /* The thread sanitizer counts the end of their memory as an access, which is not to order them. */
+    std::vector<std::unique_ptr<Block>> blocks;
     bool finished = false;
 
   private:
@@ -354,8 +411,10 @@ unsigned active_mask()
 
 Votes barrier(bool predicate)
 {
+    const char *meeting = block_of_current->meeting_at_barrier();
     current->predicate = predicate;
-    wait(State::AT_BARRIER);
+    publish(meeting);
+    wait(State::AT_BARRIER, meeting);
     return block_of_current->votes();
 }
 
@@ -364,13 +423,16 @@ void cluster_arrive()
     if (current->arrived)
         current->broken_rule = "it arrives at the cluster's barrier twice";
     current->arrived = true;
+    publish(block_of_current->meeting_of_cluster());
 }
 
 void cluster_wait()
 {
     if (!current->arrived)
         current->broken_rule = "it waits at the cluster's barrier without having arrived";
-    wait(State::AT_CLUSTER);
+    const char *meeting = block_of_current->meeting_of_cluster();
+    current->clusters++;
+    wait(State::AT_CLUSTER, meeting);
 }
 
 void *cluster_address(const void *address, unsigned rank)
@@ -386,7 +448,9 @@ const unsigned char *exchange(unsigned mask, const void *value, size_t bytes)
     self->mask = mask;
     self->bytes = bytes;
     std::memcpy(self->given, value, bytes);
-    wait(State::AT_EXCHANGE);
+    const char *meeting = block_of_current->meeting_of_lanes(mask | 1u << lane());
+    publish(meeting);
+    wait(State::AT_EXCHANGE, meeting);
     return shown.results[self->number / WARP][0];
 }
 
@@ -404,12 +468,17 @@ void atomic(void *address, size_t bytes)
 {
     if (reinterpret_cast<uintptr_t>(address) % bytes != 0)
         report("a misaligned atomic operation");
+    learn(address);
+    if (current != nullptr && current->fenced)
+        publish(address);
     if (watcher != nullptr && current != nullptr)
         watcher->atomic(current->number, address, bytes);
 }
 
 void fence()
 {
+    if (current != nullptr)
+        current->fenced = true;
     if (watcher != nullptr && current != nullptr)
         watcher->fence(current->number);
 }
@@ -467,18 +536,31 @@ void launch(dim3 grid, dim3 block, uint64_t schedule, const std::function<void()
     if (ranks == 0 || threads > MAXIMUM || blocks % ranks != 0 ||
         (ranks > 1 && each % WARP != 0))
         throw Fault("a cluster has 1 to 8 blocks of whole warps, a grid whole clusters");
-    Fibers fibers(threads);
+    /* As many sets as there are blocks in a row that are told apart. */
+    const size_t sets = std::max<size_t>(std::min<size_t>(FIBERS / threads, blocks / ranks), 1);
+    Fibers fibers(threads * sets);
     const DefaultArithmetic arithmetic;
     const std::vector<unsigned> order = order_of(static_cast<unsigned>(threads), schedule);
+    const std::function<void()> in_order = [&kernel] {
+        learn(&launch_begins);
+        kernel();
+        publish(&launch_ends);
+    };
     counters.launches++;
     counters.threads += each * blocks;
     if (watcher != nullptr)
         watcher->begin_launch();
+    size_t set = 0;
     for (unsigned i : order_of(blocks / ranks, schedule)) {
         if (watcher != nullptr)
             watcher->begin_block(static_cast<unsigned>(each), ranks);
-        Block(i * ranks, grid, block, ranks, fibers.fibers, kernel, dynamic_shared_bytes)
-            .run(order);
+        fibers.blocks.emplace_back(new Block(i * ranks, grid, block, ranks,
+                                             &fibers.fibers[threads * set], in_order,
+                                             dynamic_shared_bytes));
+        fibers.blocks.back()->run(order);
+        if (FIBERS == 0)
+            fibers.blocks.clear();
+        set = (set + 1) % sets;
     }
     fibers.finished = true;
     if (watcher != nullptr)

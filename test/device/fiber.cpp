@@ -8,14 +8,11 @@
 #if __has_feature(address_sanitizer)
 #define FIBER_ADDRESS_SANITIZER 1
 #endif
-#if __has_feature(thread_sanitizer)
-#define FIBER_THREAD_SANITIZER 1
-#endif
 #endif
 #ifdef __SANITIZE_ADDRESS__
 #define FIBER_ADDRESS_SANITIZER 1
 #endif
-#ifdef __SANITIZE_THREAD__
+#ifdef EMULATOR_UNDER_TSAN
 #define FIBER_THREAD_SANITIZER 1
 #endif
 #ifdef FIBER_ADDRESS_SANITIZER
@@ -80,10 +77,11 @@ void confirm_switch(void *saved, const void **from, size_t *bytes)
 #endif
 }
 
+/* What one stack did is not known on the other for that: see order.h. */
 void switch_thread(void *to)
 {
 #ifdef FIBER_THREAD_SANITIZER
-    __tsan_switch_to_fiber(to, 0);
+    __tsan_switch_to_fiber(to, __tsan_switch_to_fiber_no_sync);
 #else
     (void)to;
 #endif
