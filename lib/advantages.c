@@ -6,6 +6,7 @@
 
 #include "backend.h"
 #include "fpenv.h"
+#include "overlap.h"
 #include "params.h"
 #include "status.h"
 
@@ -30,8 +31,7 @@ static gradreg_status read_params(gradreg_advantage_params *p,
 
 static gradreg_status check_buffers(const gr_advantage_task *t)
 {
-    const uintptr_t out = (uintptr_t)t->out, in = (uintptr_t)t->rewards;
-    const uintptr_t ids = (uintptr_t)t->params.group;
+    const int32_t *ids = t->params.group;
     const size_t bytes = t->count * sizeof(float);
     GR_REQUIRE(t->count <= (size_t)1 << 40, "count is %zu, must be at most 2^40", t->count);
     if (t->params.group == NULL) {
@@ -42,13 +42,13 @@ static gradreg_status check_buffers(const gr_advantage_task *t)
     }
     GR_REQUIRE(t->count == 0 || t->out != NULL, "argument 'out' must not be NULL");
     GR_REQUIRE(t->count == 0 || t->rewards != NULL, "argument 'rewards' must not be NULL");
-    GR_REQUIRE(out % 4 == 0 && in % 4 == 0, "out or rewards is not aligned to 4 bytes");
-    GR_REQUIRE(out == in || out >= in + bytes || in >= out + bytes,
+    GR_REQUIRE((uintptr_t)t->out % 4 == 0 && (uintptr_t)t->rewards % 4 == 0,
+               "out or rewards is not aligned to 4 bytes");
+    GR_REQUIRE(t->out == t->rewards || !gr_overlap(t->out, bytes, t->rewards, bytes),
                "out overlaps rewards without being the same");
-    GR_REQUIRE(ids % 4 == 0, "params.group = %p is not aligned to 4 bytes",
-               (const void *)t->params.group);
-    GR_REQUIRE(ids == 0 || out >= ids + bytes || ids >= out + bytes,
-               "out overlaps params.group");
+    GR_REQUIRE((uintptr_t)ids % 4 == 0, "params.group = %p is not aligned to 4 bytes",
+               (const void *)ids);
+    GR_REQUIRE(!gr_overlap(t->out, bytes, ids, bytes), "out overlaps params.group");
     return GRADREG_OK;
 }
 

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "hash.h"
 #include "params.h"
 
 /* The structs of 0.1, which every later version accepts. */
@@ -402,11 +403,11 @@ gradreg_status gradreg_i_check_place(gradreg_context *context, const gr_pointer 
 gradreg_status gradreg_i_check_places(gradreg_context *context, const gr_pointer *pointers,
                                       size_t count)
 {
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    uint64_t hash = GR_HASH_START;
     if (!gradreg_i_places_differ(context))
         return GRADREG_OK;
     for (size_t i = 0; i < count; i++)
-        hash = (hash ^ (uintptr_t)pointers[i].at) * UINT64_C(0x100000001b3);
+        hash = gr_hash(hash, (uintptr_t)pointers[i].at);
     if (hash == context->checked_places)
         return GRADREG_OK;
     for (size_t i = 0; i < count; i++)

@@ -9,6 +9,7 @@
 #include "logits_check.h"
 #include "params.h"
 #include "status.h"
+#include "types.h"
 
 /* ---- params ---------------------------------------------------------------------- */
 
@@ -104,12 +105,12 @@ static gradreg_status read_params(gr_linear_task *t, const gradreg_linear_params
 
 static size_t matrix_bytes(size_t rows, size_t columns, size_t stride, gradreg_type type)
 {
-    return rows == 0 ? 0 : ((rows - 1) * stride + columns) * gradreg_i_element_bytes(type);
+    return rows == 0 ? 0 : ((rows - 1) * stride + columns) * gr_type_bytes(type);
 }
 
 static gradreg_status check_forward(gradreg_context *context, const gr_linear_task *t)
 {
-    const size_t n = t->rows * sizeof(float), size = gradreg_i_element_bytes(t->type);
+    const size_t n = t->rows * sizeof(float), size = gr_type_bytes(t->type);
     const size_t vocabulary = t->rows == 0 ? 0 : t->vocabulary;
     const gr_buffer buffers[] = {
         { "logp", t->logp, n, 4, 0, 1, NULL },
@@ -126,12 +127,12 @@ static gradreg_status check_forward(gradreg_context *context, const gr_linear_ta
 
 static gradreg_status check_backward(gradreg_context *context, const gr_linear_task *t)
 {
-    const size_t n = t->rows * sizeof(float), size = gradreg_i_element_bytes(t->type);
+    const size_t n = t->rows * sizeof(float), size = gr_type_bytes(t->type);
     const size_t vocabulary = t->rows == 0 ? 0 : t->vocabulary;
     const gr_buffer buffers[] = {
         { "dhidden", t->dhidden,
           matrix_bytes(t->rows, t->width, t->hidden_stride, t->gradient_type),
-          gradreg_i_element_bytes(t->gradient_type), 1, 1, NULL },
+          gr_type_bytes(t->gradient_type), 1, 1, NULL },
         { "dweight", t->dweight, vocabulary * t->width * sizeof(float), 4, 1, 1, NULL },
         { "hidden", t->hidden, matrix_bytes(t->rows, t->width, t->hidden_stride, t->type), size,
           0, 0, NULL },

@@ -1,12 +1,17 @@
-/* logits_check.c - see logits_check.h. */
+/* logits_check.c - what the calls over logits refuse.
+ *
+ * In: a caller's params, buffers, targets. Out: plain numbers, or a sentence that names the argument and
+ * its value. */
 #include "logits_check.h"
 
 #include <math.h>
 #include <stdint.h>
 
 #include "context.h"
+#include "overlap.h"
 #include "params.h"
 #include "status.h"
+#include "types.h"
 
 /* ---- params ---------------------------------------------------------------------- */
 
@@ -60,7 +65,7 @@ gradreg_status gradreg_i_read_logits(gr_logits_view *view, const gradreg_logits_
 
 size_t gradreg_i_logits_bytes(const gr_logits_view *view)
 {
-    const size_t size = view->type == GRADREG_TYPE_F32 ? 4 : 2;
+    const size_t size = gr_type_bytes(view->type);
     return view->rows == 0 ? 0
                            : ((view->rows - 1) * view->row_stride + view->vocabulary) * size;
 }
@@ -69,8 +74,7 @@ enum { MOST_BUFFERS = 16 };
 
 static int overlap(const gr_buffer *a, const gr_buffer *b)
 {
-    const uintptr_t x = (uintptr_t)a->at, y = (uintptr_t)b->at;
-    return x != 0 && y != 0 && x < y + b->bytes && y < x + a->bytes;
+    return gr_overlap(a->at, a->bytes, b->at, b->bytes);
 }
 
 /* Memory of another device, or of the host for a GPU. */
@@ -119,9 +123,4 @@ gradreg_status gradreg_i_check_targets(const int32_t *targets, size_t rows, size
                    "targets[%zu] is %d, must be -1 (padding) or below vocabulary = %zu", r,
                    targets[r], vocabulary);
     return GRADREG_OK;
-}
-
-size_t gradreg_i_element_bytes(gradreg_type type)
-{
-    return type == GRADREG_TYPE_F32 ? 4 : 2;
 }

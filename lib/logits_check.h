@@ -30,6 +30,5 @@ gradreg_status gradreg_i_check_targets(const int32_t *targets, size_t rows, size
 gradreg_status gradreg_i_read_temperature(double *inverse, float temperature);
 gradreg_status gradreg_i_read_logits(gr_logits_view *view, const gradreg_logits_params *caller);
 size_t gradreg_i_logits_bytes(const gr_logits_view *view);
-size_t gradreg_i_element_bytes(gradreg_type type);
 
 #endif

@@ -7,6 +7,7 @@
 #include "logits_check.h"
 #include "params.h"
 #include "status.h"
+#include "types.h"
 
 /* ---- params ---------------------------------------------------------------------- */
 
@@ -27,8 +28,8 @@ static gradreg_status check_forward(gradreg_context *context, const gr_logprobs_
         { "logp", t->logp, n, 4, 0, 1, NULL },
         { "entropy", t->entropy, n, 4, 1, 1, NULL },
         { "log_sum_exp", t->log_sum_exp, n, 4, 1, 1, NULL },
-        { "logits", t->logits, gradreg_i_logits_bytes(&t->view),
-          gradreg_i_element_bytes(t->view.type), 0, 0, NULL },
+        { "logits", t->logits, gradreg_i_logits_bytes(&t->view), gr_type_bytes(t->view.type), 0,
+          0, NULL },
         { "targets", t->targets, n, 4, 0, 0, NULL },
     };
     GR_TRY(gradreg_i_check_buffers(context, buffers, sizeof(buffers) / sizeof(*buffers)));
@@ -67,7 +68,7 @@ static gradreg_status check_backward(gradreg_context *context, const gr_logprobs
 {
     const size_t n = t->view.rows * sizeof(float);
     const size_t bytes = gradreg_i_logits_bytes(&t->view);
-    const size_t size = gradreg_i_element_bytes(t->view.type);
+    const size_t size = gr_type_bytes(t->view.type);
     static const char logits[] = "logits";
     const gr_buffer buffers[] = {
         { "dlogits", t->dlogits, bytes, size, 0, 1, logits },

@@ -7,14 +7,10 @@
 #include "backend.h"
 #include "fpenv.h"
 #include "monitors_host.h"
+#include "overlap.h"
 #include "probe_data.h"
 #include "status.h"
-
-static int overlap(const void *a, size_t a_bytes, const void *b, size_t b_bytes)
-{
-    const uintptr_t x = (uintptr_t)a, y = (uintptr_t)b;
-    return a_bytes > 0 && b_bytes > 0 && x < y + b_bytes && y < x + a_bytes;
-}
+#include "types.h"
 
 /* ---- host ------------------------------------------------------------------------ */
 
@@ -44,7 +40,7 @@ gradreg_status gradreg_moving_average(double *out, const float *values, size_t c
                (void *)out);
     GR_REQUIRE((uintptr_t)values % sizeof(*values) == 0,
                "values = %p is not aligned to 4 bytes", (const void *)values);
-    GR_REQUIRE(!overlap(out, count * sizeof(*out), values, count * sizeof(*values)),
+    GR_REQUIRE(!gr_overlap(out, count * sizeof(*out), values, count * sizeof(*values)),
                "out = %p overlaps values = %p", (void *)out, (const void *)values);
     gradreg_i_fp_enter(&host);
     gradreg_i_moving_average(out, values, count, window);
@@ -70,9 +66,9 @@ static gradreg_status check_divergence(const gr_divergence_task *t)
                (const void *)t->p);
     GR_REQUIRE((uintptr_t)t->q % 4 == 0, "q = %p is not aligned to 4 bytes",
                (const void *)t->q);
-    GR_REQUIRE(!overlap(t->out, out_bytes, t->p, bytes), "out = %p overlaps p = %p",
+    GR_REQUIRE(!gr_overlap(t->out, out_bytes, t->p, bytes), "out = %p overlaps p = %p",
                (void *)t->out, (const void *)t->p);
-    GR_REQUIRE(!overlap(t->out, out_bytes, t->q, bytes), "out = %p overlaps q = %p",
+    GR_REQUIRE(!gr_overlap(t->out, out_bytes, t->q, bytes), "out = %p overlaps q = %p",
                (void *)t->out, (const void *)t->q);
     return GRADREG_OK;
 }
@@ -129,7 +125,7 @@ static uint64_t extent_of(const gr_delta_task *t)
 
 static gradreg_status check_weights(const gr_delta_task *t)
 {
-    const size_t size = t->type == GRADREG_TYPE_F32 ? 4 : 2;
+    const size_t size = gr_type_bytes(t->type);
     const size_t elements = (size_t)extent_of(t), bytes = elements * size;
     const size_t norms = t->segment_count * sizeof(*t->norms);
     GR_REQUIRE(elements == 0 || t->before != NULL, "argument 'before' must not be NULL");
@@ -140,9 +136,9 @@ static gradreg_status check_weights(const gr_delta_task *t)
                t->before, size);
     GR_REQUIRE((uintptr_t)t->after % size == 0, "after = %p is not aligned to %zu bytes",
                t->after, size);
-    GR_REQUIRE(!overlap(t->norms, norms, t->before, bytes), "norms = %p overlaps before = %p",
-               (void *)t->norms, t->before);
-    GR_REQUIRE(!overlap(t->norms, norms, t->after, bytes), "norms = %p overlaps after = %p",
+    GR_REQUIRE(!gr_overlap(t->norms, norms, t->before, bytes),
+               "norms = %p overlaps before = %p", (void *)t->norms, t->before);
+    GR_REQUIRE(!gr_overlap(t->norms, norms, t->after, bytes), "norms = %p overlaps after = %p",
                (void *)t->norms, t->after);
     return GRADREG_OK;
 }

@@ -1,4 +1,6 @@
-/* monitors_host.h - the monitors of host arrays, on any backend. */
+/* monitors_host.h - the monitors of host arrays, on any backend.
+ *
+ * In: checked tokens or values in host memory. Out: a share, or means. */
 #ifndef GRADREG_LIB_MONITORS_HOST_H
 #define GRADREG_LIB_MONITORS_HOST_H
 

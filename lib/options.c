@@ -223,8 +223,9 @@ gradreg_status gradreg_i_options_read(gradreg_regularizer_params *out,
     GR_REQUIRE(caller != NULL, "argument 'params' must not be NULL");
     *out = defaults;
     GR_TRY(gradreg_i_struct_read(out, sizeof(*out), sizeof(*out), caller, "params"));
-    GR_REQUIRE(out->layer_count >= 1 && out->layer_count <= 65536,
-               "params.layer_count is %d, must be 1 to 65536", out->layer_count);
+    GR_REQUIRE(out->layer_count >= 1 && out->layer_count <= GR_LAYER_COUNT_LIMIT,
+               "params.layer_count is %d, must be 1 to %d", out->layer_count,
+               GR_LAYER_COUNT_LIMIT);
     GR_TRY(gradreg_i_schedule_resolve(&out->schedule, out->layer_count, "params.schedule"));
     GR_TRY(read_choices(out));
     GR_TRY(check_numbers(out));

@@ -8,6 +8,7 @@
 
 #include "backend.h"
 #include "fpenv.h"
+#include "overlap.h"
 #include "params.h"
 #include "policy.h"
 #include "status.h"
@@ -164,8 +165,7 @@ typedef struct span {
 
 static int overlap(const span *a, const span *b)
 {
-    const uintptr_t x = (uintptr_t)a->at, y = (uintptr_t)b->at;
-    return x != 0 && y != 0 && x < y + b->bytes && y < x + a->bytes;
+    return gr_overlap(a->at, a->bytes, b->at, b->bytes);
 }
 
 /* The gradient may replace the log-probs; nothing else that is written is also read. */

@@ -11,6 +11,7 @@
 #include "policy.h"
 #include "policy_math.h"
 #include "status.h"
+#include "types.h"
 
 /* ---- which losses ---------------------------------------------------------------- */
 
@@ -49,7 +50,7 @@ static gradreg_status check_all(gradreg_context *context, const gr_policy_logits
     const gradreg_policy_batch *b = &t->policy.batch;
     const size_t n = t->view.rows * sizeof(float), rows = b->sequences;
     const size_t bytes = gradreg_i_logits_bytes(&t->view);
-    const size_t size = gradreg_i_element_bytes(t->view.type);
+    const size_t size = gr_type_bytes(t->view.type);
     static const char logits[] = "logits";
     const gr_buffer buffers[] = {
         { "dlogits", t->dlogits, bytes, size, 0, 1, logits },

@@ -15,6 +15,7 @@
 #include "probe_data.h"
 #include "schedule.h"
 #include "status.h"
+#include "types.h"
 
 enum { DEFAULT_TRIALS = 30 };
 
@@ -145,7 +146,7 @@ typedef struct row_names {
 static gradreg_status check_rows(gr_probe_rows *shape, const void *buffer,
                                  const row_names *names)
 {
-    const size_t size = shape->type == GRADREG_TYPE_F32 ? 4 : 2;
+    const size_t size = gr_type_bytes(shape->type);
     GR_REQUIRE(shape->type >= GRADREG_TYPE_F32 && shape->type <= GRADREG_TYPE_F16,
                "type is %d, must be a GRADREG_TYPE_ constant", shape->type);
     GR_REQUIRE(shape->width >= 1 && shape->width <= INT32_MAX,

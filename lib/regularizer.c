@@ -61,12 +61,12 @@ static size_t host_layout(host_parts *out, char *base, const gr_backend_ops *ops
 
 /* ---- backend memory -------------------------------------------------------------- */
 
-static size_t noise_segments(const gr_table *t)
+size_t gradreg_i_regularizer_noise_bytes(const gr_table *t)
 {
     size_t count = 0;
     for (size_t i = 0; i < t->segment_count; i++)
         count += t->segments[i].noise_index >= 0;
-    return count;
+    return count * sizeof(double);
 }
 
 /* The largest range of rows that travels at once. */
@@ -97,8 +97,8 @@ static size_t backend_layout(gradreg_regularizer *reg, char *base)
     s->adaptive = take(&a, slots * sizeof(double));
     s->layer_u = take(&a, slots * sizeof(double));
     s->layer_weights = take(&a, slots * sizeof(double));
-    s->noise_squared = take(&a, noise_segments(t) * sizeof(double));
-    s->noise_length = take(&a, noise_segments(t) * sizeof(double));
+    s->noise_squared = take(&a, gradreg_i_regularizer_noise_bytes(t));
+    s->noise_length = take(&a, gradreg_i_regularizer_noise_bytes(t));
     s->terms = take(&a, slots * GRADREG_TERMS_COLUMNS * sizeof(double));
     reg->work.block_sums = take(&a, reg->ops->scratch_bytes(t));
     reg->work.exchange = take(&a, ranks * exchange_rows() * bins * sizeof(double));
@@ -151,9 +151,7 @@ static gradreg_status describe(gradreg_regularizer *reg, const host_parts *parts
     reg->work.spans = parts->spans;
     reg->work.step.options = *options;
     reg->work.step.options.schedule.table = NULL; /* the caller's; its values are copied */
-    reg->no_first = options->output == GRADREG_OUTPUT_PRODUCT &&
-                    options->difference == GRADREG_DIFFERENCE_CENTRAL &&
-                    options->direction != GRADREG_DIRECTION_GRADIENT;
+    reg->no_first = !gr_reads_first(options);
     reg->piece_bytes = gradreg_i_table_piece_bytes(&reg->table);
     reg->backend_bytes = backend_layout(reg, NULL);
     return GRADREG_OK;
@@ -195,7 +193,7 @@ static void release(gradreg_regularizer *reg)
 static gradreg_status clear_state(gradreg_regularizer *reg)
 {
     const gr_step *s = &reg->work.step;
-    const size_t lengths = noise_segments(&reg->table) * sizeof(double);
+    const size_t lengths = gradreg_i_regularizer_noise_bytes(&reg->table);
     GR_TRY(reg->ops->zero(&reg->work, s->noise_squared, lengths));
     GR_TRY(reg->ops->zero(&reg->work, s->noise_length, lengths));
     GR_TRY(reg->ops->zero(&reg->work, reg->noise, reg->table.storage.noise));

@@ -1,5 +1,8 @@
 /* regularizer.h - the handle behind gradreg_regularizer, for its own files.
  *
+ * In: what create was given. Out: all that lives as long as the handle, and what its files ask of each
+ * other:
+ *
  *      regularizer.c          create, size, destroy
  *      regularizer_buffers.c  what a call brings, checked and turned into spans
  *      regularizer_step.c     the step: inject, perturb, mirror, combine, fallback, cancel
@@ -53,6 +56,9 @@ gradreg_status gradreg_i_regularizer_call(gradreg_regularizer *reg, gr_entry ent
 /* STATE, naming the state and what was expected, unless the state is one of the two. */
 gradreg_status gradreg_i_regularizer_expect(const gradreg_regularizer *reg, enum gr_state one,
                                             enum gr_state other);
+
+/* One double per noise segment. */
+size_t gradreg_i_regularizer_noise_bytes(const gr_table *table);
 
 /* sums[first_row .. end_row) = 0 */
 gradreg_status gradreg_i_regularizer_clear(gradreg_regularizer *reg, int first_row,

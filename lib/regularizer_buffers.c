@@ -7,9 +7,13 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "hash.h"
 #include "options.h"
+#include "order.h"
+#include "overlap.h"
 #include "params.h"
 #include "status.h"
+#include "types.h"
 
 /* One kind of buffer in its two forms. */
 typedef struct gr_buffer {
@@ -21,9 +25,9 @@ typedef struct gr_buffer {
     int needed;
 } gr_buffer;
 
-static size_t type_size(int32_t type)
+static uint64_t mixed(uint64_t hash, const void *pointer)
 {
-    return type == GRADREG_TYPE_F32 ? 4 : 2;
+    return gr_hash(hash, (uintptr_t)pointer);
 }
 
 static int is_given(const gr_buffer *b)
@@ -42,9 +46,9 @@ static gradreg_status check_form(const gr_buffer *b, int needed)
                "buffers.%s is one flat buffer, but segments have different types: use "
                "buffers.%s",
                b->name, b->pointers_name);
-    GR_REQUIRE(b->flat == NULL || (uintptr_t)b->flat % type_size(b->type) == 0,
+    GR_REQUIRE(b->flat == NULL || (uintptr_t)b->flat % gr_type_bytes(b->type) == 0,
                "buffers.%s = %p is not aligned to %zu bytes", b->name, b->flat,
-               type_size(b->type));
+               gr_type_bytes(b->type));
     return GRADREG_OK;
 }
 
@@ -121,16 +125,16 @@ static gradreg_status find(char **out, const gradreg_regularizer *reg, const gr_
         return GRADREG_OK;
     if (b->flat != NULL) {
         const uint64_t at = s->offset + s->begin - reg->slice_begin;
-        *out = (char *)(uintptr_t)b->flat + at * type_size(type);
+        *out = (char *)(uintptr_t)b->flat + at * gr_type_bytes(type);
         return GRADREG_OK;
     }
     *out = (char *)(uintptr_t)b->pointers[index];
     GR_REQUIRE(*out != NULL || !needed,
                "buffers.%s[%zu] is NULL, the segment has %llu elements here", b->pointers_name,
                index, (unsigned long long)(s->end - s->begin));
-    GR_REQUIRE((uintptr_t)*out % type_size(type) == 0,
+    GR_REQUIRE((uintptr_t)*out % gr_type_bytes(type) == 0,
                "buffers.%s[%zu] = %p is not aligned to %zu bytes", b->pointers_name, index,
-               (void *)*out, type_size(type));
+               (void *)*out, gr_type_bytes(type));
     return GRADREG_OK;
 }
 
@@ -142,9 +146,8 @@ static gradreg_status check_flat(const gr_buffer *const *all, size_t count, uint
     const uint64_t n = count_here;
     for (size_t i = 0; i < count; i++)
         for (size_t k = 0; k < i && all[i]->flat != NULL; k++) {
-            const char *a = all[i]->flat, *b = all[k]->flat;
-            GR_REQUIRE(b == NULL || a >= b + n * type_size(all[k]->type) ||
-                           b >= a + n * type_size(all[i]->type),
+            GR_REQUIRE(!gr_overlap(all[i]->flat, n * gr_type_bytes(all[i]->type), all[k]->flat,
+                                   n * gr_type_bytes(all[k]->type)),
                        "buffers.%s overlaps buffers.%s within %llu elements", all[i]->name,
                        all[k]->name, (unsigned long long)n);
         }
@@ -174,7 +177,7 @@ static gr_extent extent_of(const gradreg_regularizer *reg, uint64_t key)
                                            span->moved != span->params ? span->moved : NULL,
                                            span->master,
                                            span->direction };
-    const size_t w = type_size(s->param_type), g = type_size(s->grad_type);
+    const size_t w = gr_type_bytes(s->param_type), g = gr_type_bytes(s->grad_type);
     const size_t sizes[GR_KINDS] = { w, g, g, w, sizeof(float), g };
     const int kind = (int)(key / t->segment_count);
     const char *begin = begins[kind];
@@ -202,7 +205,7 @@ static gradreg_status check_pointers(const gradreg_regularizer *reg,
     static const int written[GR_KINDS] = { 1, 1, 0, 1, 0, 0 };
     const size_t count = GR_KINDS * reg->table.segment_count;
     gr_extent furthest[GR_KINDS] = { { 0 } };
-    gradreg_i_table_sort(&reg->table, count, address_before, reg);
+    gradreg_i_order(reg->table.order, count, address_before, reg);
     for (size_t i = 0; i < count; i++) {
         const gr_extent e = extent_of(reg, reg->table.order[i]);
         for (int kind = 0; kind < GR_KINDS && e.begin != e.end; kind++)
@@ -221,12 +224,11 @@ static gradreg_status check_pointers(const gradreg_regularizer *reg,
 /* Sorting costs more than the calls of a small step: the same pointers are checked once. */
 static gradreg_status check_pointers_once(gradreg_regularizer *reg, const gr_buffer *const *all)
 {
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    uint64_t hash = GR_HASH_START;
     for (size_t i = 0; i < reg->table.segment_count; i++)
         for (int kind = 0; kind < GR_KINDS; kind++) {
             const gr_extent e = extent_of(reg, (uint64_t)kind * reg->table.segment_count + i);
-            hash = (hash ^ (uintptr_t)e.begin) * UINT64_C(0x100000001b3);
-            hash = (hash ^ (uintptr_t)e.end) * UINT64_C(0x100000001b3);
+            hash = mixed(mixed(hash, e.begin), e.end);
         }
     if (hash == reg->checked_pointers)
         return GRADREG_OK;
@@ -244,11 +246,6 @@ static gr_pointer pointer_of(const gr_buffer *b, size_t index)
     if (b->pointers == NULL)
         return flat;
     return (gr_pointer){ "buffers.", b->pointers_name, b->pointers[index], (int64_t)index };
-}
-
-static uint64_t mixed(uint64_t hash, const void *pointer)
-{
-    return (hash ^ (uintptr_t)pointer) * UINT64_C(0x100000001b3);
 }
 
 /* Looking a pointer up costs a call of the driver: the same ones are looked up once. */
@@ -270,7 +267,7 @@ static gradreg_status check_places(gradreg_regularizer *reg, const gradreg_buffe
 {
     const gr_pointer scalars[] = { { "buffers.", "grad_scale", b->grad_scale, -1 },
                                    { "buffers.", "found_inf", b->found_inf, -1 } };
-    uint64_t hash = mixed(mixed(UINT64_C(0xcbf29ce484222325), b->grad_scale), b->found_inf);
+    uint64_t hash = mixed(mixed(GR_HASH_START, b->grad_scale), b->found_inf);
     if (!gradreg_i_places_differ(reg->context))
         return GRADREG_OK;
     for (size_t k = 0; k < kinds; k++)
@@ -362,7 +359,7 @@ static int touches_weights(const gradreg_regularizer *reg, const gr_segment *s)
 static char *held(char *base, uint64_t at, const gr_segment *s, int32_t type, int present)
 {
     const uint64_t before = s->capacity == s->count ? s->begin : 0;
-    return present ? base + at + before * type_size(type) : NULL;
+    return present ? base + at + before * gr_type_bytes(type) : NULL;
 }
 
 static gradreg_status fill_span(gradreg_regularizer *reg, size_t i, const gr_given *g)
@@ -405,11 +402,9 @@ static gradreg_status fill_span(gradreg_regularizer *reg, size_t i, const gr_giv
 /* Of the weights that this step moves, so that a later call with others is noticed. */
 static uint64_t fingerprint(const gradreg_regularizer *reg)
 {
-    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    uint64_t hash = GR_HASH_START;
     for (size_t i = 0; i < reg->table.segment_count; i++)
-        hash = (hash ^ (uintptr_t)reg->work.spans[i].moved ^
-                ((uintptr_t)reg->work.spans[i].params << 1)) *
-               UINT64_C(0x100000001b3);
+        hash = mixed(mixed(hash, reg->work.spans[i].moved), reg->work.spans[i].params);
     return hash;
 }
 

@@ -9,6 +9,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "hash.h"
 #include "status.h"
 
 #define GR_STATE_MAGIC   UINT64_C(0x3174617473726721) /* "!grstat1" */
@@ -29,14 +30,6 @@ typedef struct gr_state_body {
     int32_t has_noise_direction, has_kept, has_averages, reserved;
 } gr_state_body;
 
-static size_t noise_lengths_bytes(const gradreg_regularizer *reg)
-{
-    size_t count = 0;
-    for (size_t i = 0; i < reg->table.segment_count; i++)
-        count += reg->table.segments[i].noise_index >= 0;
-    return count * sizeof(double);
-}
-
 /* The parts behind the body, in order: where they are in this handle. */
 typedef struct gr_state_part {
     void *host, *backend; /* one of them */
@@ -48,7 +41,7 @@ enum { GR_STATE_PARTS = 5 };
 static void parts_of(const gradreg_regularizer *reg, gr_state_part parts[GR_STATE_PARTS])
 {
     const gr_step *s = &reg->work.step;
-    const size_t lengths = noise_lengths_bytes(reg);
+    const size_t lengths = gradreg_i_regularizer_noise_bytes(&reg->table);
     const gr_state_part all[GR_STATE_PARTS] = {
         { reg->averages, NULL, (size_t)s->options.layer_count * sizeof(double) },
         { NULL, s->noise_squared, lengths },
@@ -79,7 +72,7 @@ static uint64_t checksum(const char *p, size_t bytes)
         hash ^= hash >> 32;
     }
     for (; bytes > 0; p++, bytes--)
-        hash = (hash ^ (unsigned char)*p) * UINT64_C(0x100000001b3);
+        hash = gr_hash(hash, (unsigned char)*p);
     return hash;
 }
 

@@ -60,11 +60,10 @@ GR_FN double gr_weight(const gr_step *s, int layer)
 }
 
 /* A central product along another direction never sees g1. */
-GR_FN int gr_reads_first(const gr_step *s)
+GR_FN int gr_reads_first(const gradreg_regularizer_params *p)
 {
-    return s->options.output != GRADREG_OUTPUT_PRODUCT ||
-           s->options.difference != GRADREG_DIFFERENCE_CENTRAL ||
-           s->options.direction == GRADREG_DIRECTION_GRADIENT;
+    return p->output != GRADREG_OUTPUT_PRODUCT || p->difference != GRADREG_DIFFERENCE_CENTRAL ||
+           p->direction == GRADREG_DIRECTION_GRADIENT;
 }
 
 GR_FN int gr_along_gradient(const gr_step *s)

@@ -6,18 +6,17 @@
 
 #include <string.h>
 
+#include "hash.h"
 #include "options.h"
+#include "order.h"
 #include "reduce.h"
 #include "status.h"
+#include "step.h"
+#include "types.h"
 
 static uint64_t padded(uint64_t bytes)
 {
     return (bytes + 63u) & ~(uint64_t)63u;
-}
-
-static uint64_t type_size(int32_t type)
-{
-    return type == GRADREG_TYPE_F32 ? 4 : 2;
 }
 
 static uint64_t smaller(uint64_t a, uint64_t b)
@@ -95,36 +94,6 @@ static gradreg_status read_types(gr_segment *out, const gradreg_segment *s, size
 
 /* ---- overlaps -------------------------------------------------------------------- */
 
-static void sift_down(uint64_t *heap, size_t root, size_t count, gr_before before,
-                      const void *keys)
-{
-    for (size_t child; (child = 2 * root + 1) < count; root = child) {
-        if (child + 1 < count && before(keys, heap[child], heap[child + 1]))
-            child++;
-        if (!before(keys, heap[root], heap[child]))
-            return;
-        const uint64_t swap = heap[root];
-        heap[root] = heap[child];
-        heap[child] = swap;
-    }
-}
-
-/* Heap sort: qsort may allocate behind the caller's allocator. */
-void gradreg_i_table_sort(const gr_table *t, size_t count, gr_before before, const void *keys)
-{
-    uint64_t *order = t->order;
-    for (size_t i = 0; i < count; i++)
-        order[i] = i;
-    for (size_t i = count / 2; i-- > 0;)
-        sift_down(order, i, count, before, keys);
-    for (size_t end = count; end-- > 1;) {
-        const uint64_t swap = order[0];
-        order[0] = order[end];
-        order[end] = swap;
-        sift_down(order, 0, end, before, keys);
-    }
-}
-
 static int offset_before(const void *keys, uint64_t a, uint64_t b)
 {
     const gradreg_segment *s = keys;
@@ -150,7 +119,7 @@ static gradreg_status check_overlaps(gr_table *t, const gradreg_segment *s)
     t->no_offsets = !has_offsets(s, t->segment_count);
     if (t->no_offsets)
         return GRADREG_OK;
-    gradreg_i_table_sort(t, t->segment_count, offset_before, s);
+    gradreg_i_order(t->order, t->segment_count, offset_before, s);
     for (size_t k = 0; k < t->segment_count; k++) {
         const uint64_t i = t->order[k];
         if (s[i].count == 0)
@@ -277,18 +246,15 @@ static uint64_t capacity_of(const gr_segment *s, const gradreg_regularizer_param
 
 static void lay_out(gr_table *t, gr_segment *s, const gradreg_regularizer_params *p)
 {
-    const int has_direction = p->direction != GRADREG_DIRECTION_GRADIENT;
-    const int no_first = p->output == GRADREG_OUTPUT_PRODUCT &&
-                         p->difference == GRADREG_DIFFERENCE_CENTRAL && has_direction;
     const uint64_t n = s->capacity;
     if ((s->flags & (GR_SEGMENT_PERTURBED | GR_SEGMENT_NOISY)) != 0 &&
         p->placement == GRADREG_PLACEMENT_IN_PLACE && p->restore == GRADREG_RESTORE_COPY)
-        s->clean_at = take(&t->storage.clean, n, type_size(s->param_type));
-    if (p->first_gradient == GRADREG_FIRST_GRADIENT_COPIED && !no_first &&
+        s->clean_at = take(&t->storage.clean, n, gr_type_bytes(s->param_type));
+    if (p->first_gradient == GRADREG_FIRST_GRADIENT_COPIED && gr_reads_first(p) &&
         (s->flags & GR_SEGMENT_FROZEN) == 0)
-        s->first_at = take(&t->storage.first, n, type_size(s->grad_type));
+        s->first_at = take(&t->storage.first, n, gr_type_bytes(s->grad_type));
     if (p->difference == GRADREG_DIFFERENCE_CENTRAL && (s->flags & GR_SEGMENT_SEEN) != 0)
-        s->plus_at = take(&t->storage.plus, n, type_size(s->grad_type));
+        s->plus_at = take(&t->storage.plus, n, gr_type_bytes(s->grad_type));
     if ((s->flags & GR_SEGMENT_KEEPS) != 0)
         s->kept_at = take(&t->storage.kept, n, sizeof(float));
     if ((s->flags & GR_SEGMENT_NOISY) != 0)
@@ -299,16 +265,14 @@ static void lay_out(gr_table *t, gr_segment *s, const gradreg_regularizer_params
 
 static uint64_t mix(uint64_t hash, uint64_t value)
 {
-    for (int byte = 0; byte < 8; byte++) {
-        hash ^= value >> (8 * byte) & 0xffu;
-        hash *= UINT64_C(0x100000001b3); /* FNV-1a */
-    }
+    for (int byte = 0; byte < 8; byte++)
+        hash = gr_hash(hash, value >> (8 * byte) & 0xffu);
     return hash;
 }
 
 static uint64_t hash_of(const gr_table *t, const gradreg_regularizer_params *p)
 {
-    uint64_t h = UINT64_C(0xcbf29ce484222325);
+    uint64_t h = GR_HASH_START;
     for (size_t i = 0; i < t->segment_count; i++) {
         const gr_segment *s = &t->segments[i];
         const uint64_t fields[] = { s->offset,

@@ -78,7 +78,7 @@ typedef struct gr_table {
     gr_piece *pieces;
     size_t piece_count, piece_capacity;
     uint64_t block_count, block_capacity;
-    uint64_t *order; /* scratch of gradreg_i_table_sort: GR_TABLE_KEYS per segment */
+    uint64_t *order; /* scratch of gradreg_i_order: GR_TABLE_KEYS per segment */
     int no_offsets;  /* all offsets are 0: for a pointer per segment only */
     gr_storage storage;
     uint64_t parameter_count;
@@ -100,12 +100,6 @@ gradreg_status gradreg_i_table_build(gr_table *table, void *memory,
                                      const double *multipliers);
 /* Gives the table its pieces' memory (gradreg_i_table_piece_bytes). */
 void gradreg_i_table_attach_pieces(gr_table *table, void *memory);
-
-/* The numbers below count (at most GR_TABLE_KEYS per segment) into table->order, by keys. Allocates
- * nothing. */
-typedef int (*gr_before)(const void *keys, uint64_t a, uint64_t b);
-void gradreg_i_table_sort(const gr_table *table, size_t count, gr_before before,
-                          const void *keys);
 
 /* INVALID_ARGUMENT unless this slice and the segments' shards are the same elements. */
 gradreg_status gradreg_i_table_same_part(const gr_table *table, uint64_t slice_begin,

@@ -146,17 +146,13 @@ GR_FN void gr_terms_step(const gr_step *s, const gr_group *g, int layer, int all
     t[GR_TERM_APPLIED_NORM] = sqrt(g->applied);
     t[GR_TERM_APPLIED_COSINE] = gr_smaller_applied_cosine(s, layer, all);
     t[GR_TERM_CHANGED_FRACTION] = gr_ratio(g->changed, g->moved_elements);
-    if (s->control->noise_in) {
-        t[GR_TERM_NOISE_NORM] = sqrt(g->noise);
-        t[GR_TERM_NOISE_APPLIED_COSINE] = gr_cosine(g->noise_along, g->noise, g->noise_applied);
-    }
 }
 
 GR_FN void gr_terms_gradients(const gr_step *s, const gr_group *g, double *t)
 {
     const gr_control *c = s->control;
     const double scale = fabs(c->grad_scale);
-    if (gr_reads_first(s))
+    if (gr_reads_first(&s->options))
         t[GR_TERM_FIRST_NORM] = sqrt(g->first) / scale;
     t[GR_TERM_CLIP_FIRST] = c->first_factor;
     t[GR_TERM_DIRECTION_NORM] = sqrt(g->direction);
@@ -203,7 +199,8 @@ GR_FN void gr_terms_row(const gr_step *s, int layer, int all, double *t)
         gr_terms_step(s, &g, layer, all, t);
         if (c->moves)
             t[GR_TERM_EFFECTIVE_EPSILON] = c->epsilon_effective;
-    } else if (c->noise_in) {
+    }
+    if (c->noise_in) {
         t[GR_TERM_NOISE_NORM] = sqrt(g.noise);
         t[GR_TERM_NOISE_APPLIED_COSINE] = gr_cosine(g.noise_along, g.noise, g.noise_applied);
     }

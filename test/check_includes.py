@@ -11,8 +11,8 @@ from pathlib import Path
 # group: (stems of its files, groups that it may include)
 GROUPS = {
     "public": (r"gradreg", []),
-    "formulas": (r"element|reduce|random|policy_math|logits_math|probe_math|advantage_math", ["public", "formulas"]),
-    "plumbing": (r"status|params|context|workspace|threads|fpenv|device|ranges", ["public", "plumbing"]),
+    "formulas": (r"element|types|reduce|random|policy_math|logits_math|probe_math|advantage_math", ["public", "formulas"]),
+    "plumbing": (r"status|params|context|threads|fpenv|device|ranges|hash|order|overlap", ["public", "plumbing"]),
     "pure": (r"layers|schedule", ["public", "formulas", "plumbing"]),
     # What a step of the regularizer is: decided by the front, read by every backend.
     "step": (r"options|table(_\w+)?|step(_data|_second)?|terms|policy_data|policy_row|logits_data|logits_check|linear_data|probe_data", ["public", "formulas", "plumbing", "pure", "step"]),

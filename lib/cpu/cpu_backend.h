@@ -1,4 +1,6 @@
-/* cpu_backend.h - the CPU's op table. */
+/* cpu_backend.h - the CPU's op tables, and the ops that a file of its own supplies.
+ *
+ * In: checked work and tasks (backend.h). Out: results; every op has finished when it returns. */
 #ifndef GRADREG_LIB_CPU_BACKEND_H
 #define GRADREG_LIB_CPU_BACKEND_H
 

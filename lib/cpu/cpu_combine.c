@@ -36,7 +36,7 @@ static void keep_noise_direction(const gr_cpu_block *b, const void *first)
 /* What the policies for gradients that are not finite write instead of arithmetic. */
 static int writes_plainly(const gr_cpu_block *b, void *out, const void *first)
 {
-    const size_t bytes = b->n * gr_cpu_size(b->segment->grad_type);
+    const size_t bytes = b->n * gr_type_bytes(b->segment->grad_type);
     const int no_product = b->coefficients->write == GR_WRITE_PRODUCT && b->span->absent != 0;
     if (b->coefficients->write == GR_WRITE_ZERO || no_product)
         memset(out, 0, bytes);

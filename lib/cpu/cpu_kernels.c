@@ -74,9 +74,9 @@ GR_ALWAYS void gr_squares(const int type, const void *x, size_t n, float *lanes)
     gr_rows_store(lanes, sums);
     for (; i < n; i += W) {
         char padded[W * 4] = { 0 };
-        const char *at = (const char *)x + i * gr_size_of(type);
+        const char *at = (const char *)x + i * gr_type_bytes(type);
         if (n - i < W)
-            at = memcpy(padded, at, (n - i) * gr_size_of(type));
+            at = memcpy(padded, at, (n - i) * gr_type_bytes(type));
         const gr_vf v = gr_load(type, at, 0);
         float *sum = lanes + i % GR_LANES;
         gr_store_f32(sum, GR_ACCUMULATE(gr_load_f32(sum), v, v));
@@ -129,7 +129,7 @@ GR_ALWAYS size_t gr_move_run_of(const int type)
 GR_ALWAYS void gr_move_copies(const int P, const int U, const gr_move_block *b, size_t i,
                               size_t n)
 {
-    const size_t p = gr_size_of(P), u = gr_size_of(U);
+    const size_t p = gr_type_bytes(P), u = gr_type_bytes(U);
     if (b->clean != NULL)
         gr_copy((char *)b->clean + i * p, (const char *)b->base + i * p, n * p, b->streaming);
     if (b->kept != NULL)
@@ -142,7 +142,7 @@ GR_ALWAYS void gr_move_rest(const int ordinary, const int P, const int U,
                             gr_move_counts *counts)
 {
     char base[W * 4] = { 0 }, u[W * 4] = { 0 }, slope[W * 4] = { 0 };
-    const size_t p = gr_size_of(P), g = gr_size_of(U);
+    const size_t p = gr_type_bytes(P), g = gr_type_bytes(U);
     gr_move_block rest = *b;
     rest.base = memcpy(base, (const char *)b->base + i * p, n * p);
     rest.u = memcpy(u, (const char *)b->u + i * g, n * g);
@@ -178,8 +178,8 @@ GR_ALWAYS void gr_move_tiles(const int ordinary, const int P, const int U,
             gr_lanes_store(lanes, sums, GR_MOVE_SUMS, i % GR_LANES);
         }
         if (b->zeroed != NULL)
-            memset((char *)b->zeroed + begin * gr_size_of(U), 0,
-                   (stop - begin) * gr_size_of(U));
+            memset((char *)b->zeroed + begin * gr_type_bytes(U), 0,
+                   (stop - begin) * gr_type_bytes(U));
     }
     totals[0] += gr_total(counts.changed);
     totals[1] += gr_total(counts.saturated);
@@ -281,7 +281,7 @@ GR_ALWAYS void gr_combine_rest(const int ordinary, const int G, const int read,
 {
     char first[W * 4] = { 0 }, second[W * 4] = { 0 }, plus[W * 4] = { 0 };
     float kept[W] = { 0 }, direction[W] = { 0 }, keep[W] = { 0 };
-    const size_t at = i * gr_size_of(G), bytes = n * gr_size_of(G);
+    const size_t at = i * gr_type_bytes(G), bytes = n * gr_type_bytes(G);
     gr_combine_block rest = *b;
     rest.first = memcpy(first, (const char *)b->first + at, bytes);
     if (read == GR_READ_FORWARD || read == GR_READ_CENTRAL)
@@ -309,7 +309,7 @@ enum { GR_RESTORED = 512 };
  * streamed in two parts is fetched in between. Gives where it ended. */
 GR_ALWAYS size_t gr_combine_restore(const gr_combine_block *b, size_t from, size_t to, size_t n)
 {
-    const size_t p = b->param_type == GRADREG_TYPE_F32 ? 4 : 2;
+    const size_t p = gr_type_bytes(b->param_type);
     if (b->clean == NULL)
         return to;
     if (to < n)
@@ -368,7 +368,8 @@ GR_ALWAYS void gr_widen(const int type, float *to, const void *from, size_t n)
         gr_store_f32(to + i, gr_load(type, from, i));
     if (i < n) {
         char padded[W * 4] = { 0 };
-        memcpy(padded, (const char *)from + i * gr_size_of(type), (n - i) * gr_size_of(type));
+        memcpy(padded, (const char *)from + i * gr_type_bytes(type),
+               (n - i) * gr_type_bytes(type));
         const gr_vf x = gr_load(type, padded, 0);
         memcpy(to + i, &x, (n - i) * sizeof(float));
     }
@@ -385,7 +386,7 @@ GR_ALWAYS void gr_narrow(const int type, void *to, const float *from, size_t n)
         char narrow[W * 4];
         memcpy(padded, from + i, (n - i) * sizeof(float));
         gr_store(type, narrow, 0, gr_load_f32(padded), &ignored);
-        memcpy((char *)to + i * gr_size_of(type), narrow, (n - i) * gr_size_of(type));
+        memcpy((char *)to + i * gr_type_bytes(type), narrow, (n - i) * gr_type_bytes(type));
     }
 }
 

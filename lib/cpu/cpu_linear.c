@@ -23,11 +23,6 @@ typedef struct chunk {
     size_t panel; /* first row of the weight that is being converted */
 } chunk;
 
-static size_t bytes_of(gradreg_type type)
-{
-    return type == GRADREG_TYPE_F32 ? 4 : 2;
-}
-
 static chunk open_chunk(const gradreg_context *context, const gr_linear_task *t)
 {
     const gr_logits_view view = { GRADREG_TYPE_F32, t->chunk, t->vocabulary, t->vocabulary,
@@ -44,7 +39,7 @@ static void widen_hidden(void *argument, size_t k)
     const chunk *c = argument;
     const gr_linear_task *t = c->task;
     const char *row =
-        (const char *)t->hidden + t->chunk_rows[k] * t->hidden_stride * bytes_of(t->type);
+        (const char *)t->hidden + t->chunk_rows[k] * t->hidden_stride * gr_type_bytes(t->type);
     c->kernels->widen[t->type](t->chunk_hidden + k * t->width, row, t->width);
 }
 
@@ -53,7 +48,7 @@ static void widen_weight(void *argument, size_t k)
     const chunk *c = argument;
     const gr_linear_task *t = c->task;
     const char *row =
-        (const char *)t->weight + (c->panel + k) * t->weight_stride * bytes_of(t->type);
+        (const char *)t->weight + (c->panel + k) * t->weight_stride * gr_type_bytes(t->type);
     c->kernels->widen[t->type](t->panel_weight + k * t->width, row, t->width);
 }
 
@@ -173,7 +168,7 @@ static void slope_row(void *argument, size_t k)
 
 static char *dhidden_at(const gr_linear_task *t, size_t r)
 {
-    return (char *)t->dhidden + r * t->hidden_stride * bytes_of(t->gradient_type);
+    return (char *)t->dhidden + r * t->hidden_stride * gr_type_bytes(t->gradient_type);
 }
 
 static void write_dhidden(void *argument, size_t k)
@@ -192,7 +187,7 @@ static size_t rows_with_a_slope(const gr_linear_task *t, size_t first)
         if (t->targets[r] != GR_PADDING && (t->dlogp[r] != 0.0f || dentropy_of(t, r) != 0.0f))
             t->chunk_rows[count++] = r;
         else if (t->dhidden != NULL)
-            memset(dhidden_at(t, r), 0, t->width * bytes_of(t->gradient_type));
+            memset(dhidden_at(t, r), 0, t->width * gr_type_bytes(t->gradient_type));
     return count;
 }
 

@@ -190,19 +190,19 @@ GR_ALWAYS gr_vf gr_load_rest(const int type, const void *x, size_t n)
             padded.wide[i] = -HUGE_VALF;
         else
             padded.narrow[i] = type == GRADREG_TYPE_BF16 ? 0xff80 : 0xfc00;
-    memcpy(&padded, x, n * gr_size_of(type));
+    memcpy(&padded, x, n * gr_type_bytes(type));
     return gr_load(type, &padded, 0);
 }
 
 GR_ALWAYS const char *gr_at(const int type, const void *x, size_t i)
 {
-    return (const char *)x + i * gr_size_of(type);
+    return (const char *)x + i * gr_type_bytes(type);
 }
 
 /* An address to prefetch, which may lie outside of every object. */
 GR_ALWAYS const void *gr_ahead(const int type, const void *x, size_t i)
 {
-    return (const void *)((uintptr_t)x + i * gr_size_of(type));
+    return (const void *)((uintptr_t)x + i * gr_type_bytes(type));
 }
 
 /* ---- sums ------------------------------------------------------------------------ */
@@ -354,7 +354,7 @@ GR_ALWAYS void gr_slope_row(const int type, const int scaled, const int tilted, 
         const gr_vf x = gr_load_rest(type, gr_at(type, row, i), rest);
         gr_store(type, narrow, 0, gr_slope_one(tilted, gr_scaled(scaled, x, inverse), &s),
                  &ignored);
-        memcpy((char *)out + i * gr_size_of(type), narrow, rest * gr_size_of(type));
+        memcpy((char *)out + i * gr_type_bytes(type), narrow, rest * gr_type_bytes(type));
     }
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "../threads.h"
+#include "../types.h"
 #include "cpu_features.h"
 
 /* ---- kernels --------------------------------------------------------------------- */
@@ -26,11 +27,6 @@ static const gr_cpu_logits_kernels *kernels_of(const gradreg_context *context)
 }
 
 /* ---- rows ------------------------------------------------------------------------ */
-
-static size_t bytes_of(gradreg_type type)
-{
-    return type == GRADREG_TYPE_F32 ? 4 : 2;
-}
 
 static float read_logit(gradreg_type type, const char *row, size_t i)
 {
@@ -58,7 +54,7 @@ static void write_logit(gradreg_type type, char *row, size_t i, float x)
 gr_cpu_logits gradreg_cpu_logits_open(const gradreg_context *context,
                                       const gr_logits_view *view)
 {
-    const gr_cpu_logits logits = { *view, bytes_of(view->type), (float)view->inverse,
+    const gr_cpu_logits logits = { *view, gr_type_bytes(view->type), (float)view->inverse,
                                    kernels_of(context) };
     return logits;
 }

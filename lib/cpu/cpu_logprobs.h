@@ -1,4 +1,6 @@
-/* cpu_logprobs.h - one row of logits at a time, for every op that visits rows. */
+/* cpu_logprobs.h - one row of logits at a time, for every op that visits rows.
+ *
+ * In: a row, its target, what is asked of it. Out: its log-prob, entropy and log-sum-exp, or its gradient. */
 #ifndef GRADREG_LIB_CPU_LOGPROBS_H
 #define GRADREG_LIB_CPU_LOGPROBS_H
 

@@ -102,8 +102,9 @@ static double delta_of_block(const delta_walk *w, uint64_t block)
     const gr_delta_task *t = w->task;
     const uint64_t begin = block * GR_BLOCK;
     const size_t n = smaller((size_t)(w->segment->count - begin), GR_BLOCK);
-    const size_t at = (size_t)(w->segment->offset + begin) * gr_cpu_size(t->type);
-    float before[GR_BLOCK], after[GR_BLOCK], d[GR_BLOCK], lanes[GR_LANES] = { 0 };
+    const size_t at = (size_t)(w->segment->offset + begin) * gr_type_bytes(t->type);
+    _Alignas(64) float lanes[GR_LANES] = { 0 };
+    float before[GR_BLOCK], after[GR_BLOCK], d[GR_BLOCK];
     w->kernels->widen[t->type](before, (const char *)t->before + at, n);
     w->kernels->widen[t->type](after, (const char *)t->after + at, n);
     for (size_t i = 0; i < n; i++)

@@ -77,7 +77,7 @@ static void move_stochastic(const gr_cpu_block *b, const gr_move_block *m, const
 /* Copies that the vector kernels make on their way. */
 static void copies_first(const gr_cpu_block *b, const gr_move_block *m, int32_t u_type)
 {
-    const size_t p = gr_cpu_size(b->segment->param_type), g = gr_cpu_size(u_type);
+    const size_t p = gr_type_bytes(b->segment->param_type), g = gr_type_bytes(u_type);
     if (m->clean != NULL)
         b->kernels->copy(m->clean, m->base, b->n * p, b->work->streaming);
     if (m->kept != NULL)
@@ -98,7 +98,7 @@ static void move_block(gr_cpu_block *b, gr_move_block *m, int32_t u_type, uint32
         b->kernels->widen[u_type](u, m->u, b->n);
         move_stochastic(b, m, u, m->slope, purpose, lanes, counts);
         if (m->zeroed != NULL)
-            memset(m->zeroed, 0, b->n * gr_cpu_size(u_type));
+            memset(m->zeroed, 0, b->n * gr_type_bytes(u_type));
     }
     keep_sums(b, lanes, counts);
 }
@@ -122,7 +122,7 @@ static void add_noise(gr_cpu_block *b, const char *base, void *to, void *clean)
 static void copy_params(const gr_cpu_block *b, void *to, const void *from)
 {
     if (to != NULL && to != from)
-        b->kernels->copy(to, from, b->n * gr_cpu_size(b->segment->param_type),
+        b->kernels->copy(to, from, b->n * gr_type_bytes(b->segment->param_type),
                          b->work->streaming);
 }
 
@@ -195,7 +195,7 @@ static void step_block(gr_cpu_block *b, gr_move_block *m, const char *gradient, 
 /* Keeps g1, and zeroes what the next backward pass adds into. */
 static void keep_gradient(const gr_cpu_block *b, char *copy)
 {
-    const size_t bytes = b->n * gr_cpu_size(b->segment->grad_type);
+    const size_t bytes = b->n * gr_type_bytes(b->segment->grad_type);
     char *grads = gr_cpu_at(b->span->grads, b->at, b->segment->grad_type);
     if (grads == NULL)
         return;

@@ -181,7 +181,7 @@ void gradreg_cpu_put_back(const gr_cpu_block *b)
     char *params = gr_cpu_at(b->span->params, b->at, type);
     if (b->span->clean != NULL)
         b->kernels->copy(params, gr_cpu_at(b->span->clean, b->at, type),
-                         b->n * gr_cpu_size(type), b->work->streaming);
+                         b->n * gr_type_bytes(type), b->work->streaming);
     else if (b->span->master != NULL && b->work->step.control->master_usable)
         b->kernels->narrow[type](params, (const float *)(const void *)b->span->master + b->at,
                                  b->n);

@@ -8,6 +8,7 @@
 
 #include "../backend.h"
 #include "../context.h"
+#include "../types.h"
 #include "cpu_kernels.h"
 
 /* One block of one segment, as a pass sees it. */
@@ -35,14 +36,9 @@ void gradreg_cpu_pass(gr_work *work, gr_cpu_body body, int argument, int rows, i
 
 const gr_cpu_kernels *gradreg_cpu_kernels_of(const gradreg_context *context);
 
-static inline size_t gr_cpu_size(int32_t type)
-{
-    return type == GRADREG_TYPE_F32 ? 4 : 2;
-}
-
 static inline char *gr_cpu_at(const char *base, size_t at, int32_t type)
 {
-    return base == NULL ? NULL : (char *)(uintptr_t)base + at * gr_cpu_size(type);
+    return base == NULL ? NULL : (char *)(uintptr_t)base + at * gr_type_bytes(type);
 }
 
 /* The sum of squares of one block by reduce.h, steps 1 to 4; *bad grows by its elements that are not

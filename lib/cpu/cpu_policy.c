@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "../backend.h"
+#include "../order.h"
 #include "../params.h"
 #include "../policy_row.h"
 #include "../reduce.h"
@@ -60,36 +61,15 @@ static double fold_rows(const gr_policy_task *task, int sum)
     return gr_tree_blocks_strided(&task->rows[0].sums[sum], task->batch.sequences, stride);
 }
 
-static int group_before(const int32_t *group, int64_t a, int64_t b)
+static int group_before(const void *keys, uint64_t a, uint64_t b)
 {
+    const int32_t *group = keys;
     return group[a] != group[b] ? group[a] < group[b] : a < b;
-}
-
-static void sift_down(int64_t *heap, size_t root, size_t count, const int32_t *group)
-{
-    for (size_t child; (child = 2 * root + 1) < count; root = child) {
-        if (child + 1 < count && group_before(group, heap[child], heap[child + 1]))
-            child++;
-        if (!group_before(group, heap[root], heap[child]))
-            return;
-        const int64_t swap = heap[root];
-        heap[root] = heap[child];
-        heap[child] = swap;
-    }
 }
 
 void gradreg_cpu_order_by_group(int64_t *order, const int32_t *group, size_t count)
 {
-    for (size_t i = 0; i < count; i++)
-        order[i] = (int64_t)i;
-    for (size_t i = count / 2; i-- > 0;)
-        sift_down(order, i, count, group);
-    for (size_t end = count; end-- > 1;) {
-        const int64_t swap = order[0];
-        order[0] = order[end];
-        order[end] = swap;
-        sift_down(order, 0, end, group);
-    }
+    gradreg_i_order((uint64_t *)order, count, group_before, group);
 }
 
 /* Tokens of every row's prompt; gives the number of prompts that have one. */

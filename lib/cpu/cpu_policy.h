@@ -1,4 +1,6 @@
-/* cpu_policy.h - a policy loss token by token, for the op that has its logits at hand. */
+/* cpu_policy.h - a policy loss token by token, for the op that has its logits at hand.
+ *
+ * In: a checked task, its rows measured. Out: denominators, and a token's slopes. */
 #ifndef GRADREG_LIB_CPU_POLICY_H
 #define GRADREG_LIB_CPU_POLICY_H
 

@@ -17,7 +17,7 @@ static size_t block_length(size_t begin, size_t width)
 
 static const char *row_at(const void *base, const gr_probe_rows *shape, size_t row)
 {
-    return (const char *)base + row * shape->stride * gr_cpu_size(shape->type);
+    return (const char *)base + row * shape->stride * gr_type_bytes(shape->type);
 }
 
 /* ---- inject ---------------------------------------------------------------------- */
@@ -35,7 +35,7 @@ static double row_squares(const injection *in, const char *row, double *bad)
     gr_tree_start(&tree);
     for (size_t at = 0; at < shape->width; at += GR_BLOCK)
         gr_tree_push(
-            &tree, gradreg_cpu_block_squares(in->kernels, row + at * gr_cpu_size(shape->type),
+            &tree, gradreg_cpu_block_squares(in->kernels, row + at * gr_type_bytes(shape->type),
                                              block_length(at, shape->width), shape->type, bad));
     return gr_tree_sum(&tree);
 }
@@ -77,7 +77,7 @@ static void inject_row(void *task, size_t index)
         return;
     for (size_t at = 0; at < t->shape.width; at += GR_BLOCK) {
         const size_t n = block_length(at, t->shape.width);
-        char *block = row + at * gr_cpu_size(type);
+        char *block = row + at * gr_type_bytes(type);
         float x[GR_BLOCK];
         in->kernels->widen[type](x, block, n);
         add_noise(t, t->first_trial + (int32_t)(in->first + index), sigma, x, at, n);
@@ -117,7 +117,7 @@ static float largest_logit(const observation *o, const char *row)
     for (size_t at = 0; at < shape->width; at += GR_BLOCK) {
         const size_t n = block_length(at, shape->width);
         float z[GR_BLOCK];
-        o->kernels->widen[shape->type](z, row + at * gr_cpu_size(shape->type), n);
+        o->kernels->widen[shape->type](z, row + at * gr_type_bytes(shape->type), n);
         for (size_t i = 0; i < n; i++)
             largest = gr_probe_larger(largest, z[i]);
     }
@@ -133,7 +133,7 @@ static double sum_of_terms(const observation *o, const char *row, float largest)
         const size_t n = block_length(at, shape->width);
         double acc[GR_ACCUMULATORS] = { 0 };
         float z[GR_BLOCK];
-        o->kernels->widen[shape->type](z, row + at * gr_cpu_size(shape->type), n);
+        o->kernels->widen[shape->type](z, row + at * gr_type_bytes(shape->type), n);
         for (size_t i = 0; i < n; i++)
             acc[GR_ACCUMULATOR_OF(i)] += gr_probe_term(z[i], largest);
         gr_tree_push(&tree, gr_tree_doubles(acc));
@@ -149,7 +149,7 @@ static void observe_row(void *task, size_t index)
     const char *row = row_at(t->logits, &t->shape, o->first + index);
     const float largest = largest_logit(o, row);
     float target;
-    o->kernels->widen[type](&target, row + t->target * gr_cpu_size(type), 1);
+    o->kernels->widen[type](&target, row + t->target * gr_type_bytes(type), 1);
     t->results[index].probability =
         gr_probe_term(target, largest) / sum_of_terms(o, row, largest);
 }

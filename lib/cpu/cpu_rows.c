@@ -1,4 +1,6 @@
-/* cpu_rows.c - rows to threads: several short ones at a time, and few of them on this thread alone. */
+/* cpu_rows.c - rows to threads: several short ones at a time, and few of them on this thread alone.
+ *
+ * In: a body that does one row. Out: every row done once, in any order. */
 #include "cpu_rows.h"
 
 #include "../threads.h"

@@ -38,7 +38,7 @@ double gradreg_cpu_block_squares(const gr_cpu_kernels *kernels, const void *x, s
     kernels->squares[type](x, n, lanes);
     if (kernels->in_range(lanes))
         return kernels->fold(lanes);
-    if (all_zero(x, n * gr_cpu_size(type)))
+    if (all_zero(x, n * gr_type_bytes(type)))
         return 0.0;
     kernels->widen[type](wide, x, n);
     return squares_in_double(wide, n, bad);
@@ -96,7 +96,7 @@ gradreg_status gradreg_cpu_squares(gr_work *work, enum gr_source source, int row
 static void verify_body(gr_cpu_block *b)
 {
     const int32_t type = b->segment->param_type;
-    const size_t size = gr_cpu_size(type);
+    const size_t size = gr_type_bytes(type);
     float rounded[GR_BLOCK];
     if ((b->segment->flags & (GR_SEGMENT_PERTURBED | GR_SEGMENT_NOISY)) == 0)
         return;

@@ -15,6 +15,7 @@
 #endif
 
 #include "../element.h"
+#include "../types.h"
 #include "gradreg.h"
 
 #define GR_ALWAYS static inline __attribute__((always_inline))
@@ -28,11 +29,6 @@ typedef float gr_vf __attribute__((vector_size(4 * GR_VECTOR_WIDTH)));
 typedef uint32_t gr_vu __attribute__((vector_size(4 * GR_VECTOR_WIDTH)));
 typedef int32_t gr_vi __attribute__((vector_size(4 * GR_VECTOR_WIDTH)));
 #endif
-
-GR_ALWAYS size_t gr_size_of(const int type)
-{
-    return type == GRADREG_TYPE_F32 ? 4 : 2;
-}
 
 GR_ALWAYS gr_vf gr_load_f32(const float *p)
 {
