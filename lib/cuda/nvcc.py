@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Compiles one file of the CUDA module and keeps what the compilers said and made on the way.
 
-    nvcc.py NVCC OBJECT DEPFILE REPORT PTX FLAGS... SOURCE
+    nvcc.py NVCC OBJECT DEPFILE REPORT PTX,PTX... FLAGS... SOURCE
 
 meson's own CUDA support would pass the C compiler's warnings and a shared runtime along. REPORT is
-what ptxas said (registers, spills, local memory per kernel and architecture), PTX what it read for
-compute capability 9.0: the tests check both, and run the PTX."""
+what ptxas said (registers, spills, local memory per kernel and architecture), NAME.90.ptx what it read
+for compute capability 9.0: the tests check both, and run the PTX."""
 
 import shutil
 import subprocess
@@ -23,7 +23,9 @@ def main(nvcc, out, depfile, report, ptx, *arguments):
             file.write(done.stdout)
         if done.returncode != 0:
             sys.exit(done.stdout)
-        shutil.copyfile(next(Path(kept).glob("*compute_90.ptx")), ptx)
+        for path in ptx.split(","):
+            capability = Path(path).suffixes[-2][1:]
+            shutil.copyfile(next(Path(kept).glob(f"*compute_{capability}.ptx")), path)
 
 
 if __name__ == "__main__":

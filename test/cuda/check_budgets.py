@@ -34,7 +34,7 @@ WIDE_STORE = re.compile(r"\bst(?:\.\w+)*\.v4\.[bfsu]32\b|\bst(?:\.\w+)*\.v2\.[bf
 class Checker:
     def __init__(self):
         self.problems, self.kernels, self.architectures = [], set(), set()
-        self.compiled, self.most, self.wide = 0, 0, 0
+        self.compiled, self.most, self.wide = 0, 0, set()
 
     def expect(self, holds, sentence):
         if not holds:
@@ -68,7 +68,7 @@ class Checker:
         for (name, begin), (_, end) in zip(places, places[1:] + [("", len(text))]):
             if not HOT.search(name):
                 continue
-            self.wide += 1
+            self.wide.add(name)
             self.expect(WIDE_LOAD.search(text, begin, end), f"{name} has no load of 16 bytes")
             if not READS_ONLY.search(name):
                 self.expect(WIDE_STORE.search(text, begin, end),
@@ -82,14 +82,14 @@ def main():
         (checker.ptx if path.suffix == ".ptx" else checker.report)(path)
     size = module.stat().st_size
     checker.expect(size <= MODULE_BYTES, f"{module.name} has {size} bytes, at most {MODULE_BYTES}")
-    checker.expect(len(checker.kernels) > 30 and checker.wide > 15,
-                   f"only {len(checker.kernels)} kernels, {checker.wide} of them hot, were seen")
+    checker.expect(len(checker.kernels) > 30 and len(checker.wide) > 15,
+                   f"only {len(checker.kernels)} kernels, {len(checker.wide)} of them hot, were seen")
     for problem in checker.problems:
         print(problem)
     print(f"budgets: {len(checker.kernels)} kernels on {len(checker.architectures)} architectures "
           f"({checker.compiled} compilations), at most {checker.most} registers "
           f"({', '.join(f'{name} {limit}' for name, limit in LIMITS.items())}), "
-          f"{checker.wide} hot kernels with 16-byte accesses, module {size / 1e6:.2f} MB, "
+          f"{len(checker.wide)} hot kernels with 16-byte accesses, module {size / 1e6:.2f} MB, "
           f"{len(checker.problems)} over budget")
     return bool(checker.problems)
 

@@ -219,6 +219,8 @@ void check_integer_instructions()
                   3, 4, 4);
     expect_result("mov.b64 {%r5, %r6}, %r1;\nmov.b64 %r3, {%r6, %r5};", UINT64_C(1) << 32 | 2,
                   0, UINT64_C(2) << 32 | 1);
+    expect_result("mov.b64 %r7, {%r5, %r1};\nmov.b64 {%r6, %r3}, %r7;", 3, 0, 3);
+    expect_result("mov.b64 %r7, {%r1, %r5};\nmov.b64 {%r3, %r6}, %r7;", 3, 0, 3);
     expect_result("setp.lt.s32 %p1, %r1, %r2;\nselp.b64 %r3, 3, 4, %p1;", 0xffffffff, 1, 3);
     expect_result("setp.lt.u32 %p1, %r1, %r2;\nselp.b64 %r3, 3, 4, %p1;", 0xffffffff, 1, 4);
     expect_result("setp.eq.s32 %p1, %r1, %r2;\nnot.pred %p2, %p1;\nselp.b64 %r3, 3, 4, %p2;", 1,
@@ -291,6 +293,10 @@ void expect_error(const char *instructions, const char *words, unsigned threads 
 void check_ptx_errors()
 {
     expect_error("add.s64 %r3, %r7, %r1;", "register that was never written");
+    expect_error("mov.b64 %r3, {%r5, %r6};", "register that was never written");
+    expect_error("mov.b64 %r3, {%r5, %r1};\nadd.s64 %r3, %r3, 1;", "that was never written");
+    expect_error("mov.b64 %r7, {%r1, %r5};\nmov.b64 {%r6, %r3}, %r7;",
+                 "that was never written");
     expect_error("ld.shared.u64 %r3, [room+8];", "memory that was never written");
     expect_error("ld.shared.u64 %r3, [room+64];", "out of bounds");
     expect_error("st.shared.u32 [room+2], %r1;", "misaligned");
@@ -348,6 +354,79 @@ void check_ptx_shuffle()
            "an indexed branch takes the second label");
 }
 
+/* ---- clusters in the PTX machine ----------------------------------------------------------- */
+
+/* Every block has its rank in `room`, and leaves %r3 at its own place behind out; %r5 is the rank,
+ * %r6 the next one, %r7 its `room` as a generic address and %r8 in the 32 bits of its state space. */
+std::vector<uint64_t> run_cluster(const std::string &instructions, unsigned grid = 4)
+{
+    const ptx::Module module = ptx::parse(
+        kernel_around("mov.u32 %r5, %cluster_ctarank;\nmov.u32 %r6, %cluster_nctarank;\n"
+                      "mov.u32 %r3, %ctaid.x;\nmad.wide.u32 %r4, %r3, 8, %r4;\n"
+                      "add.s32 %r3, %r5, 1;\nrem.u32 %r6, %r3, %r6;\n"
+                      "mov.u32 %r8, room;\ncvta.shared.u64 %r7, %r8;\n"
+                      "mapa.u64 %r7, %r7, %r6;\nmapa.shared::cluster.u32 %r8, %r8, %r6;\n"
+                      "st.shared.u32 [room], %r5;\n" +
+                      instructions));
+    ptx::Machine machine(module);
+    std::vector<uint64_t> out(grid, 99);
+    machine.allow(out.data(), out.size() * sizeof(out[0]));
+    const uint64_t arguments[] = { 6, 0, reinterpret_cast<uint64_t>(out.data()) };
+    std::vector<std::vector<unsigned char>> bytes;
+    for (uint64_t one : arguments) {
+        bytes.emplace_back(sizeof(one));
+        std::memcpy(bytes.back().data(), &one, sizeof(one));
+    }
+    machine.launch(module.at("k"), { grid, 1, 1 }, { 2, 1, 1 }, 0, 0, bytes, 4);
+    return out;
+}
+
+void expect_cluster_error(const char *instructions, const char *words, unsigned grid = 4)
+{
+    std::string said = "nothing";
+    try {
+        run_cluster(instructions, grid);
+    } catch (const ptx::Error &error) {
+        said = error.what();
+    }
+    expect(said.find(words) != std::string::npos,
+           std::string(instructions) + " is told '" + words + "' but is told: " + said);
+}
+
+#define WAIT "barrier.cluster.arrive;\nbarrier.cluster.wait;\n"
+
+void check_ptx_clusters()
+{
+    const std::vector<uint64_t> next = { 1, 2, 3, 0 }, last = { 3, 0, 1, 2 };
+    expect(run_cluster(WAIT "ld.u32 %r3, [%r7];\n" WAIT) == next,
+           "a mapped generic address is the next block's");
+    expect(run_cluster(WAIT "ld.shared::cluster.u32 %r3, [%r8];\n" WAIT) == next,
+           "so is one of 32 bits");
+    expect(run_cluster(WAIT "st.shared::cluster.u32 [%r8], %r5;\n" WAIT
+                            "ld.shared.u32 %r3, [room];") == last,
+           "a block finds what the one before it stored");
+    expect(run_cluster(WAIT "ld.shared::cta.u32 %r3, [room];") ==
+               std::vector<uint64_t>({ 0, 1, 2, 3 }),
+           "every block has its own memory");
+    expect(run_cluster(WAIT "ld.u32 %r3, [%r7];\n" WAIT, 8) ==
+               std::vector<uint64_t>({ 1, 2, 3, 0, 1, 2, 3, 0 }),
+           "a grid may have several clusters");
+    expect_cluster_error(WAIT "mov.b64 %r3, 0;", "whole clusters", 6);
+    expect_cluster_error("ld.u32 %r3, [%r7];\n" WAIT, "never written");
+    expect_cluster_error(WAIT "ld.shared.u32 %r3, [%r7];\n" WAIT, "out of bounds");
+    expect_cluster_error(WAIT "ld.u32 %r3, [%r7+64];\n" WAIT, "out of bounds");
+    expect_cluster_error("mapa.u64 %r3, %r4, %r5;", "not the block's shared memory");
+    expect_cluster_error("mov.u32 %r3, room;\nmapa.shared::cluster.u32 %r3, %r3, 4;",
+                         "no such block");
+    expect_cluster_error(WAIT "setp.eq.u32 %p1, %r5, 0;\n@%p1 ret;\n"
+                              "setp.ne.u32 %p1, %r5, 3;\n@%p1 bra $L;\nld.u32 %r3, [%r7];\n$L:",
+                         "of a block that has ended");
+    expect_cluster_error("barrier.cluster.arrive;\nbarrier.cluster.arrive;", "a second time");
+    expect_cluster_error("barrier.cluster.wait;", "before arriving");
+    expect_cluster_error("barrier.cluster.arrive.relaxed;", "not supported");
+    expect_cluster_error("setp.eq.u32 %p1, %r5, 3;\n@%p1 ret;\n" WAIT, "never reach");
+}
+
 } // namespace
 
 int main()
@@ -357,6 +436,7 @@ int main()
     check_float_instructions();
     check_ptx_errors();
     check_ptx_shuffle();
+    check_ptx_clusters();
     std::printf("emulators: %d of %d expectations hold\n", expectations - failures,
                 expectations);
     return failures == 0 ? 0 : 1;

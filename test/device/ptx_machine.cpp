@@ -49,13 +49,15 @@ unsigned Machine::special(const Thread &thread, Special which) const
     case Special::NTID_X: return size.x;
     case Special::NTID_Y: return size.y;
     case Special::NTID_Z: return size.z;
-    case Special::CTAID_X: return block_at_.x;
-    case Special::CTAID_Y: return block_at_.y;
-    case Special::CTAID_Z: return block_at_.z;
+    case Special::CTAID_X: return blocks_[thread.rank].at.x;
+    case Special::CTAID_Y: return blocks_[thread.rank].at.y;
+    case Special::CTAID_Z: return blocks_[thread.rank].at.z;
     case Special::NCTAID_X: return grid_.x;
     case Special::NCTAID_Y: return grid_.y;
     case Special::NCTAID_Z: return grid_.z;
     case Special::LANEID: return thread.number % WARP;
+    case Special::CLUSTER_CTARANK: return thread.rank;
+    case Special::CLUSTER_NCTARANK: return ranks_;
     }
     return 0;
 }
@@ -89,6 +91,54 @@ void Machine::set(Thread &thread, const Operand &operand, uint64_t value) const
     thread.defined[number] = thread.generation;
 }
 
+bool Machine::is_written(const Thread &thread, const Operand &operand) const
+{
+    return operand.kind != Operand::Kind::REGISTER ||
+           thread.defined[static_cast<size_t>(operand.number)] == thread.generation;
+}
+
+void Machine::forget(Thread &thread, const Operand &operand) const
+{
+    if (operand.kind == Operand::Kind::REGISTER)
+        thread.defined[static_cast<size_t>(operand.number)] = thread.generation - 1;
+}
+
+/* mov.b64 register, {low, high}. Compilers put a half that nobody has written beside one that
+ * they need: then only that one may be taken out again. */
+void Machine::pack(Thread &thread, const Instruction &at) const
+{
+    const Operand &to = at.operands[0], &low = at.operands[1].parts[0],
+                  &high = at.operands[1].parts[1];
+    const uint32_t width = 8 * static_cast<uint32_t>(at.type.bytes) / 2;
+    const bool has_low = is_written(thread, low), has_high = is_written(thread, high);
+    const uint64_t lower = has_low || !has_high ? value(thread, low, at) : 0;
+    set(thread, to, lower | (has_high ? value(thread, high, at) << width : 0));
+    if (has_low && has_high)
+        return;
+    forget(thread, to);
+    thread.halves[to.number] = { thread.generation, has_high ? 1u : 0u };
+}
+
+/* mov.b64 {low, high}, register */
+void Machine::unpack(Thread &thread, const Instruction &at) const
+{
+    const std::vector<Operand> &to = at.operands[0].parts;
+    const Operand &from = at.operands[1];
+    const uint32_t width = 8 * static_cast<uint32_t>(at.type.bytes) / 2;
+    const auto half = thread.halves.find(from.number);
+    if (!is_written(thread, from) && half != thread.halves.end() &&
+        half->second.generation == thread.generation) {
+        const unsigned which = half->second.which;
+        const uint64_t word = thread.registers[static_cast<size_t>(from.number)];
+        set(thread, to[which], which == 0 ? word : word >> width);
+        forget(thread, to[1 - which]);
+        return;
+    }
+    const uint64_t word = value(thread, from, at);
+    set(thread, to[0], word & ((UINT64_C(1) << width) - 1));
+    set(thread, to[1], word >> width);
+}
+
 Machine::Place Machine::place(Thread &thread, uint64_t address, size_t bytes,
                               const Instruction &at)
 {
@@ -99,7 +149,7 @@ Machine::Place Machine::place(Thread &thread, uint64_t address, size_t bytes,
             throw Error(at.line, at.text + " is out of bounds");
         return Place{ memory.data() + offset, written, offset };
     };
-    if (at.space == Space::SHARED && address < SHARED_WINDOW)
+    if ((at.space == Space::SHARED || at.space == Space::CLUSTER) && address < SHARED_WINDOW)
         address += SHARED_WINDOW; /* the space's own 32-bit address */
     if (at.space == Space::LOCAL && address < SHARED_WINDOW)
         address += LOCAL_WINDOW;
@@ -112,7 +162,7 @@ Machine::Place Machine::place(Thread &thread, uint64_t address, size_t bytes,
     if (address >= LOCAL_WINDOW)
         return inside(LOCAL_WINDOW, thread.local, &thread.local_written);
     if (address >= SHARED_WINDOW)
-        return inside(SHARED_WINDOW, shared_, &shared_written_);
+        return shared_place(thread, address - SHARED_WINDOW, bytes, at);
 
     if (address - latest_begin_ > latest_bytes_ ||
         latest_bytes_ - (address - latest_begin_) < bytes) {
@@ -203,12 +253,13 @@ void Machine::run_thread(Thread &thread)
 bool Machine::shuffle_complete(unsigned first, const Thread &thread, uint32_t mask) const
 {
     const Instruction &at = kernel_->instructions[thread.next];
+    const unsigned end = (first / each_ + 1) * each_; /* of the block */
     if ((mask >> thread.number % WARP & 1u) == 0)
         throw Error(at.line, "the calling lane is not in its own mask");
     for (unsigned lane = 0; lane < WARP; lane++) {
         if ((mask >> lane & 1u) == 0)
             continue;
-        if (first + lane >= threads_.size() || threads_[first + lane].state == State::ENDED)
+        if (first + lane >= end || threads_[first + lane].state == State::ENDED)
             throw Error(at.line, "the mask names a lane that is missing or has ended");
         const Thread &other = threads_[first + lane];
         if (other.state != State::AT_SHUFFLE || other.next != thread.next)
@@ -285,7 +336,8 @@ void Machine::vote(unsigned first, uint32_t mask, const Instruction &at)
 
 bool Machine::release_warp(unsigned first)
 {
-    for (unsigned i = first; i < first + WARP && i < threads_.size(); i++) {
+    const unsigned end = (first / each_ + 1) * each_; /* of the block */
+    for (unsigned i = first; i < first + WARP && i < end; i++) {
         if (threads_[i].state != State::AT_SHUFFLE)
             continue;
         const Instruction &at = kernel_->instructions[threads_[i].next];
@@ -301,11 +353,11 @@ bool Machine::release_warp(unsigned first)
     return false;
 }
 
-unsigned Machine::count(State state) const
+unsigned Machine::count(State state, unsigned first, unsigned end) const
 {
     unsigned found = 0;
-    for (const Thread &thread : threads_)
-        found += thread.state == state;
+    for (unsigned i = first; i < end; i++)
+        found += threads_[i].state == state;
     return found;
 }
 
@@ -313,7 +365,8 @@ unsigned Machine::count(State state) const
 std::string Machine::waiting() const
 {
     std::map<std::string, unsigned> places;
-    for (const Thread &thread : threads_) {
+    for (unsigned i = 0; i < all_; i++) {
+        const Thread &thread = threads_[i];
         const size_t at = thread.state == State::AT_SHUFFLE ? thread.next : thread.next - 1;
         const std::string place =
             thread.state == State::ENDED
@@ -327,17 +380,35 @@ std::string Machine::waiting() const
     return text;
 }
 
-void Machine::run_block()
+/* A block's barrier, if all its threads wait there. */
+bool Machine::release_barrier(unsigned rank)
+{
+    const unsigned first = rank * each_;
+    if (count(State::AT_BARRIER, first, first + each_) < each_)
+        return false;
+    for (unsigned i = first; i < first + each_; i++)
+        threads_[i].state = State::READY;
+    return true;
+}
+
+/* `first` is the number of the cluster's first block. */
+void Machine::start_cluster(unsigned first)
 {
     const size_t shared = kernel_->shared_bytes + dynamic_shared_bytes_;
-    shared_.assign(shared, 0xff);
-    shared_written_.assign(shared, false);
-    threads_.resize(block_);
-    for (unsigned i = 0; i < block_; i++) {
+    for (unsigned rank = 0; rank < ranks_; rank++) {
+        const unsigned number = first + rank;
+        blocks_[rank].at = { number % grid_.x, number / grid_.x % grid_.y,
+                             number / (grid_.x * grid_.y) };
+        blocks_[rank].shared.assign(shared, 0xff);
+        blocks_[rank].written.assign(shared, false);
+    }
+    for (unsigned i = 0; i < all_; i++) {
         Thread &thread = threads_[i];
-        thread.number = i;
+        thread.number = i % each_;
+        thread.rank = i / each_;
         thread.next = 0;
         thread.state = State::READY;
+        thread.arrived = false;
         if (thread.registers.size() < kernel_->register_count) {
             thread.registers.resize(kernel_->register_count);
             thread.defined.resize(kernel_->register_count, thread.generation);
@@ -346,21 +417,24 @@ void Machine::run_block()
         thread.local.assign(kernel_->local_bytes, 0xff);
         thread.local_written.assign(kernel_->local_bytes, false);
     }
-    while (count(State::ENDED) < block_) {
-        bool moved = count(State::READY) > 0;
+}
+
+void Machine::run_cluster()
+{
+    while (count(State::ENDED, 0, all_) < all_) {
+        bool moved = count(State::READY, 0, all_) > 0;
         for (unsigned i : order_)
             run_thread(threads_[i]);
-        for (unsigned first = 0; first < block_; first += WARP)
-            moved |= release_warp(first);
-        if (moved)
-            continue;
-        if (count(State::AT_BARRIER) < block_)
+        for (unsigned rank = 0; rank < ranks_; rank++)
+            for (unsigned i = 0; i < each_; i += WARP)
+                moved |= release_warp(rank * each_ + i);
+        for (unsigned rank = 0; rank < ranks_ && !moved; rank++)
+            moved |= release_barrier(rank);
+        if (!moved && !release_cluster())
             throw Error(0, kernel_->name +
                                ": some threads wait at a barrier or a shuffle that "
                                "others of the block never reach" +
                                waiting());
-        for (Thread &thread : threads_)
-            thread.state = State::READY;
     }
 }
 
@@ -372,25 +446,31 @@ void Machine::prepare(const Kernel &kernel, uint64_t schedule)
         handlers_.push_back(handler_of(instruction, rounding_));
     parameters_.assign(kernel_->parameters_bytes, 0);
     constants_ = kernel_->constants;
-    block_ = block_extent_.x * block_extent_.y * block_extent_.z;
-    order_ = order_of(block_, schedule);
+    each_ = block_extent_.x * block_extent_.y * block_extent_.z;
+    all_ = each_ * ranks_;
+    order_ = order_of(all_, schedule);
+    blocks_.resize(ranks_);
+    if (threads_.size() < all_)
+        threads_.resize(all_);
 }
 
 void Machine::run_grid(uint64_t schedule)
 {
-    for (unsigned number : order_of(grid_.x * grid_.y * grid_.z, schedule)) {
-        block_at_ = { number % grid_.x, number / grid_.x % grid_.y,
-                      number / (grid_.x * grid_.y) };
-        run_block();
+    for (unsigned number : order_of(grid_.x * grid_.y * grid_.z / ranks_, schedule)) {
+        start_cluster(number * ranks_);
+        run_cluster();
     }
 }
 
 void Machine::launch(const Kernel &kernel, Extent grid, Extent block,
                      size_t dynamic_shared_bytes, uint64_t schedule,
-                     const std::vector<std::vector<unsigned char>> &arguments)
+                     const std::vector<std::vector<unsigned char>> &arguments, unsigned ranks)
 {
+    if (ranks == 0 || grid.x % ranks != 0)
+        throw Error(0, kernel.name + ": a grid has whole clusters");
     grid_ = grid;
     block_extent_ = block;
+    ranks_ = ranks;
     dynamic_shared_bytes_ = dynamic_shared_bytes;
     prepare(kernel, schedule);
     if (arguments.size() != kernel_->parameters.size())

@@ -264,13 +264,21 @@ Operand KernelParser::address(const std::string &text, int line) const
 Operand KernelParser::operand(const std::string &text, int line) const
 {
     static const std::map<std::string, Special> specials = {
-        { "%tid.x", Special::TID_X },       { "%tid.y", Special::TID_Y },
-        { "%tid.z", Special::TID_Z },       { "%ntid.x", Special::NTID_X },
-        { "%ntid.y", Special::NTID_Y },     { "%ntid.z", Special::NTID_Z },
-        { "%ctaid.x", Special::CTAID_X },   { "%ctaid.y", Special::CTAID_Y },
-        { "%ctaid.z", Special::CTAID_Z },   { "%nctaid.x", Special::NCTAID_X },
-        { "%nctaid.y", Special::NCTAID_Y }, { "%nctaid.z", Special::NCTAID_Z },
+        { "%tid.x", Special::TID_X },
+        { "%tid.y", Special::TID_Y },
+        { "%tid.z", Special::TID_Z },
+        { "%ntid.x", Special::NTID_X },
+        { "%ntid.y", Special::NTID_Y },
+        { "%ntid.z", Special::NTID_Z },
+        { "%ctaid.x", Special::CTAID_X },
+        { "%ctaid.y", Special::CTAID_Y },
+        { "%ctaid.z", Special::CTAID_Z },
+        { "%nctaid.x", Special::NCTAID_X },
+        { "%nctaid.y", Special::NCTAID_Y },
+        { "%nctaid.z", Special::NCTAID_Z },
         { "%laneid", Special::LANEID },
+        { "%cluster_ctarank", Special::CLUSTER_CTARANK },
+        { "%cluster_nctarank", Special::CLUSTER_NCTARANK },
     };
     Operand result;
     if (text.empty())
@@ -326,11 +334,14 @@ void KernelParser::add_instruction(const Statement &statement)
             instruction.source_type = instruction.type;
             instruction.type = type_of(modifier);
         }
-    for (const auto &space : std::map<const char *, Space>{ { "global", Space::GLOBAL },
-                                                            { "shared", Space::SHARED },
-                                                            { "local", Space::LOCAL },
-                                                            { "param", Space::PARAMETER },
-                                                            { "const", Space::CONSTANT } })
+    for (const auto &space :
+         std::map<const char *, Space>{ { "global", Space::GLOBAL },
+                                        { "shared", Space::SHARED },
+                                        { "shared::cta", Space::SHARED },
+                                        { "shared::cluster", Space::CLUSTER },
+                                        { "local", Space::LOCAL },
+                                        { "param", Space::PARAMETER },
+                                        { "const", Space::CONSTANT } })
         if (instruction.has(space.first))
             instruction.space = space.second;
     if (instruction.operation == "cvt")

@@ -30,6 +30,8 @@ enum : uint64_t {
     LOCAL_WINDOW = UINT64_C(0x7100000000000000),
     PARAMETER_WINDOW = UINT64_C(0x7200000000000000),
     CONSTANT_WINDOW = UINT64_C(0x7300000000000000),
+    /* Block r of a cluster has its shared memory (r + 1) times this behind the caller's own. */
+    CLUSTER_STEP = UINT64_C(1) << 24,
 };
 
 struct Type {
@@ -50,10 +52,12 @@ enum class Special {
     NCTAID_X,
     NCTAID_Y,
     NCTAID_Z,
-    LANEID
+    LANEID,
+    CLUSTER_CTARANK,
+    CLUSTER_NCTARANK
 };
 
-enum class Space { GENERIC, GLOBAL, SHARED, LOCAL, PARAMETER, CONSTANT };
+enum class Space { GENERIC, GLOBAL, SHARED, CLUSTER, LOCAL, PARAMETER, CONSTANT };
 
 struct Operand {
     enum class Kind { REGISTER, CONSTANT, SPECIAL, ADDRESS, VECTOR, LABEL, NOTHING };

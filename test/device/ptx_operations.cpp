@@ -306,24 +306,17 @@ void remainder(Machine &machine, Thread &thread, const Instruction &at)
 /* Also from and to {low, high}. */
 void move(Machine &machine, Thread &thread, const Instruction &at)
 {
-    const Operand &to = at.operands[0], &from = at.operands[1];
-    if (to.kind == Operand::Kind::VECTOR) {
-        const uint32_t width = 8 * static_cast<uint32_t>(at.type.bytes) / 2;
-        const uint64_t word = machine.value(thread, from, at);
-        machine.set(thread, to.parts[0], word & ((UINT64_C(1) << width) - 1));
-        machine.set(thread, to.parts[1], word >> width);
-    } else if (from.kind == Operand::Kind::VECTOR) {
-        const uint32_t width = 8 * static_cast<uint32_t>(at.type.bytes) / 2;
-        machine.set(thread, to,
-                    machine.value(thread, from.parts[0], at) |
-                        machine.value(thread, from.parts[1], at) << width);
+    if (at.operands[0].kind == Operand::Kind::VECTOR) {
+        machine.unpack(thread, at);
+    } else if (at.operands[1].kind == Operand::Kind::VECTOR) {
+        machine.pack(thread, at);
     } else {
-        uint64_t word = machine.value(thread, from, at);
+        uint64_t word = machine.value(thread, at.operands[1], at);
         if (at.type.kind == 'p')
             word = word != 0;
         else if (at.type.bytes < 8)
             word &= (UINT64_C(1) << 8 * at.type.bytes) - 1;
-        machine.set(thread, to, word);
+        machine.set(thread, at.operands[0], word);
     }
 }
 
@@ -507,10 +500,12 @@ void atomic(Machine &machine, Thread &thread, const Instruction &at)
     });
 }
 
-/* Addresses of all state spaces are generic here. */
+/* Addresses of all state spaces are generic here, but for those of 32 bits in shared memory. */
 void convert_address(Machine &machine, Thread &thread, const Instruction &at)
 {
-    write(machine, thread, at, machine.value(thread, at.operands[1], at));
+    const uint64_t address = machine.value(thread, at.operands[1], at);
+    const bool small = at.space == Space::SHARED && address < SHARED_WINDOW;
+    write(machine, thread, at, small ? SHARED_WINDOW + address : address);
 }
 
 /* ---- the table ------------------------------------------------------------------------------ */
@@ -558,6 +553,8 @@ const std::map<std::string, Entry> &entries()
         { "brx", { branch_indexed, 2, false } },
         { "bar", { wait_at_barrier, 1, false } },
         { "barrier", { wait_at_barrier, 1, false } },
+        { "barrier.cluster", { wait_for_cluster, 0, false } },
+        { "mapa", { map_address, 3, false } },
         { "membar", { nothing, 0, false } },
         { "fence", { nothing, 0, false } },
         { "atom", { atomic, 3, false } },
@@ -578,7 +575,8 @@ const std::map<std::string, Entry> &entries()
 
 Handler handler_of(const Instruction &at, Rounding rounding)
 {
-    const auto found = entries().find(at.operation);
+    const auto found = entries().find(
+        at.operation == "barrier" && at.has("cluster") ? "barrier.cluster" : at.operation);
     if (found == entries().end())
         throw Error(at.line, at.text + " is not supported");
     const size_t more = at.operation == "atom" && at.has("cas"); /* what to compare with */

@@ -17,19 +17,27 @@ class Chip
   public:
     explicit Chip(unsigned number)
     {
-#ifdef GR_CUDA_EMULATED
         static const size_t bytes[] = { 227 << 10, 48 << 10, 48 << 10, 20 << 10 };
-        emulated_cuda_set_shared(bytes[number % 4]);
-        emulated_cuda_set_clusters(number % 4 != 1);
-#else
-        (void)number;
-#endif
+        set(bytes[number % 4], number % 4 != 1);
+    }
+    /* A thread block holds one block of 4,096 logits of this type, and no second one. */
+    explicit Chip(gradreg_type type)
+    {
+        set(type == GRADREG_TYPE_F32 ? 40 << 10 : 28 << 10, true);
     }
     ~Chip()
     {
+        set(227 << 10, true);
+    }
+
+  private:
+    static void set(size_t bytes, bool clusters)
+    {
 #ifdef GR_CUDA_EMULATED
-        emulated_cuda_set_shared(227 << 10);
-        emulated_cuda_set_clusters(1);
+        emulated_cuda_set_shared(bytes);
+        emulated_cuda_set_clusters(clusters);
+#else
+        (void)bytes, (void)clusters;
 #endif
     }
 };
@@ -39,22 +47,33 @@ struct Rows {
     size_t stride, size;
 };
 
-Rows rows_of(Random *random, size_t rows, unsigned number)
+gradreg_type type_number(unsigned number)
 {
-    static const size_t vocabularies[] = { 1, 2, 33, 128, 700, 4096, 4097, 5000, 12289, 30000 };
+    return GRADREG_TYPE_F32 + static_cast<int32_t>(number % LAST_TYPE);
+}
+
+Rows rows_of(Random *random, size_t rows, unsigned number, size_t vocabulary)
+{
     const gradreg_logits_params defaults = GRADREG_LOGITS_PARAMS_INIT;
     Rows r;
     r.params = defaults;
-    r.params.type = GRADREG_TYPE_F32 + static_cast<int32_t>(number % LAST_TYPE);
+    r.params.type = type_number(number);
     r.params.rows = rows;
-    r.params.vocabulary = rows > 40 ? 1 + random->below(40) : random->pick(vocabularies);
-    if (rows > 8 && r.params.vocabulary > 5000)
-        r.params.vocabulary = 1 + random->below(5000);
+    r.params.vocabulary = vocabulary;
     r.stride = r.params.vocabulary + 8 * random->below(2) + random->below(2);
     r.params.row_stride = r.stride;
     r.params.temperature = random->below(2) == 0 ? 1.0f : 0.7f;
     r.size = rows == 0 ? 0 : (rows - 1) * r.stride + r.params.vocabulary;
     return r;
+}
+
+Rows rows_of(Random *random, size_t rows, unsigned number)
+{
+    static const size_t vocabularies[] = { 1, 2, 33, 128, 700, 4096, 4097, 5000, 12289, 30000 };
+    size_t vocabulary = rows > 40 ? 1 + random->below(40) : random->pick(vocabularies);
+    if (rows > 8 && vocabulary > 5000)
+        vocabulary = 1 + random->below(5000);
+    return rows_of(random, rows, number, vocabulary);
 }
 
 /* Some rows have no distribution, some nearly one token. */
@@ -155,6 +174,14 @@ gradreg_policy token_policy(Random *random, unsigned number)
     return p;
 }
 
+Shape few_rows(Random *random)
+{
+    Shape shape = shape_of(random);
+    while (shape.tokens < 1 || shape.tokens > 4)
+        shape = shape_of(random);
+    return shape;
+}
+
 struct Loss {
     Random random;
     Chip chip;
@@ -170,6 +197,25 @@ struct Loss {
           policy(token_policy(&random, number)), rows(rows_of(&random, shape.tokens, number)),
           edges(random.below(2) == 0), in_place(random.below(2) == 0),
           captured(random.below(4) == 0), on_policy(random.below(5) == 0)
+    {
+    }
+
+    /* A few rows, each of them held by a cluster of 2, 4 or 8 thread blocks, the last of which may have
+     * one logit, or none. */
+    static Loss in_clusters(unsigned number)
+    {
+        static const size_t vocabularies[] = { 8191, 9000, 16385, 8192, 12289, 30000 };
+        return Loss(number, vocabularies[number / LAST_TYPE % 6]);
+    }
+
+  private:
+    Loss(unsigned number, size_t vocabulary)
+        : random(number + 40000), chip(type_number(number)), cpu(GRADREG_BACKEND_CPU),
+          cuda(GRADREG_BACKEND_CUDA), shape(few_rows(&random)),
+          policy(token_policy(&random, number)),
+          rows(rows_of(&random, shape.tokens, number, vocabulary)), edges(random.below(2) == 0),
+          in_place(random.below(2) == 0), captured(random.below(4) == 0),
+          on_policy(random.below(5) == 0)
     {
     }
 };
@@ -192,9 +238,8 @@ template <class Function> gradreg_status call_captured(const Side &side, Functio
     return status;
 }
 
-void run_policy_logits(unsigned number)
+void run_loss(Loss &l, unsigned number)
 {
-    Loss l(number);
     Random &random = l.random;
     const Side &cpu = l.cpu, &cuda = l.cuda;
     const Rows &r = l.rows;
@@ -275,6 +320,18 @@ void run_policy_logits(unsigned number)
     metrics.require_same("metrics");
 }
 
+void run_policy_logits(unsigned number)
+{
+    Loss loss(number);
+    run_loss(loss, number);
+}
+
+void run_clusters(unsigned number)
+{
+    Loss loss = Loss::in_clusters(number);
+    run_loss(loss, number);
+}
+
 /* ---- from hidden states --------------------------------------------------------------------- */
 
 /* Products are summed in another order, so these alone are compared within a bound: per element
@@ -287,6 +344,7 @@ void require_near(const Array &array, const std::string &what)
     const double unit = type == GRADREG_TYPE_F32   ? 0.0
                         : type == GRADREG_TYPE_F16 ? 0x1p-10
                                                    : 0x1p-7;
+    const double least = type == GRADREG_TYPE_F16 ? 0x1p-24 : 0.0; /* between numbers near 0 */
     double largest = 0;
     for (size_t i = 0; i < n; i++) {
         const double x = std::fabs(value_of(get(cpu, type, i), type));
@@ -297,7 +355,8 @@ void require_near(const Array &array, const std::string &what)
         const double y = value_of(get(cuda, type, i), type);
         const bool same = x == y || (x != x && y != y);
         char text[160];
-        if (same || std::fabs(x - y) <= 0x1p-16 * largest + unit * std::fabs(x))
+        if (same ||
+            std::fabs(x - y) <= 0x1p-16 * largest + std::fmax(unit * std::fabs(x), least))
             continue;
         std::snprintf(text, sizeof(text),
                       ": element %zu of %zu is %a on the CPU and %a, of at most %a", i, n, x, y,
@@ -329,6 +388,19 @@ gradreg_linear_params linear_of(Random *random, unsigned number)
     return p;
 }
 
+/* Of 16 bits and so wide that the weight is converted in two panels: 64 rows of it, and the rest. */
+gradreg_linear_params panels_of(Random *random, unsigned number)
+{
+    const size_t width = 65537;
+    gradreg_linear_params p = linear_of(random, 3 * (number / 2) + 1 + number % 2);
+    p.hidden_stride += width - p.width;
+    p.weight_stride += width - p.width;
+    p.width = width;
+    p.vocabulary = 67;
+    p.rows = 2;
+    return p;
+}
+
 /* Rows that take no part are never read: they are NaN here. */
 Bytes hidden_of(Random *random, const gradreg_linear_params &p,
                 const std::vector<int32_t> &targets)
@@ -344,19 +416,18 @@ Bytes hidden_of(Random *random, const gradreg_linear_params &p,
 
 Bytes weight_of(Random *random, const gradreg_linear_params &p)
 {
+    const double size = p.width < 1000 ? 0.5 : 0.01; /* wide rows: logits as of the others */
     Bytes bytes(p.vocabulary * p.weight_stride * type_bytes(p.type));
     for (size_t i = 0; i < p.vocabulary * p.weight_stride; i++)
         put(&bytes, p.type, i,
-            bits_of(i % p.weight_stride < p.width ? 0.5 * random->unit()
+            bits_of(i % p.weight_stride < p.width ? size * random->unit()
                                                   : static_cast<double>(NAN),
                     p.type));
     return bytes;
 }
 
-void run_linear(unsigned number)
+void run_hidden(Random &random, unsigned number, const gradreg_linear_params &p)
 {
-    Random random(number + 70000);
-    const gradreg_linear_params p = linear_of(&random, number);
     const size_t n = p.rows;
     const gradreg_type gradient = p.gradient_type != 0 ? p.gradient_type : p.type;
     std::vector<int32_t> target(n);
@@ -420,13 +491,27 @@ void run_linear(unsigned number)
     require_near(dweight, "dweight");
 }
 
+void run_linear(unsigned number)
+{
+    Random random(number + 70000);
+    run_hidden(random, number, linear_of(&random, number));
+}
+
+void run_panels(unsigned number)
+{
+    Random random(number + 80001);
+    run_hidden(random, number, panels_of(&random, number));
+}
+
 } // namespace
 
 std::vector<Case> logits_cases()
 {
     return { { "logprobs", run_logprobs, 300, 30 },
              { "policy-logits", run_policy_logits, 600, 60 },
-             { "linear", run_linear, 300, 30 } };
+             { "clusters", run_clusters, 180, 12 },
+             { "linear", run_linear, 300, 30 },
+             { "panels", run_panels, 6, 1 } };
 }
 
 } // namespace compare

@@ -7,14 +7,15 @@
  *                                       others: at random; threads and blocks are shuffled too
  *   GRADREG_EMULATED_DEVICES=N          default 2
  *   GRADREG_EMULATED_MULTIPROCESSORS=N  default 3
- *   GRADREG_EMULATED_CLUSTERS=0         no clusters of thread blocks
+ *   GRADREG_EMULATED_CLUSTERS=0         no clusters of thread blocks, whatever is set later
  *   GRADREG_EMULATED_SHARED=N           bytes of shared memory that a block can ask for
  *   GRADREG_EMULATED_PAGEABLE=1         kernels may touch any host memory
  *   GRADREG_EMULATED_PTX=FILE[:FILE]    every kernel runs a second time, from nvcc's output, and
  *                                       has to leave the same bytes
  *   GRADREG_EMULATED_RACES=1            the race checker (races.h); the kernels have to be
  *                                       compiled with -fsanitize=thread
- *   GRADREG_EMULATED_REPORT=1           counts to stderr at exit */
+ *   GRADREG_EMULATED_REPORT=1           counts to stderr at exit, and the kernels that ran from PTX,
+ *                                       with " in clusters" behind those that ran so too */
 #ifndef GRADREG_TEST_EMULATED_CUDA_H
 #define GRADREG_TEST_EMULATED_CUDA_H
 

@@ -114,7 +114,7 @@ void run_ptx(const Launch &launch, const std::string &symbol)
     const dim3 &grid = launch.grid, &block = launch.block;
     machine.launch(kernel_named(symbol), { grid.x, grid.y, grid.z },
                    { block.x, block.y, block.z }, launch.dynamic_shared_bytes,
-                   settings().schedule, launch.arguments);
+                   settings().schedule, launch.arguments, launch.ranks);
     counts.ptx_instructions += machine.executed - before;
 }
 
@@ -142,15 +142,17 @@ void compare_with_ptx(const Launch &launch, const Memory &before)
     }
     counts.ptx_launches++;
     counts.ptx_kernels.insert(symbol);
+    if (launch.ranks > 1)
+        counts.ptx_kernels.insert(symbol + " in clusters");
     counts.ptx_shapes.insert(symbol + " " + std::to_string(launch.grid.x) + " " +
+                             std::to_string(launch.ranks) + " " +
                              std::to_string(launch.block.x) + " " +
                              std::to_string(launch.dynamic_shared_bytes));
 }
 
 void run(const Launch &launch)
 {
-    /* The PTX machine knows no clusters. */
-    const bool with_ptx = !settings().ptx_files.empty() && launch.ranks == 1;
+    const bool with_ptx = !settings().ptx_files.empty();
     const Memory before = with_ptx ? all_bytes() : Memory();
     emulator::watcher = settings().races ? races::watcher() : nullptr;
     counts.launches++;

@@ -50,6 +50,8 @@ void report_at_exit()
                  static_cast<unsigned long long>(thread_counts.allocations),
                  static_cast<unsigned long long>(thread_counts.host_waits),
                  emulated_cuda_live());
+    for (const std::string &kernel : counts.ptx_kernels)
+        std::fprintf(stderr, "from PTX: %s\n", kernel.c_str());
 }
 
 Settings from_environment()
@@ -58,7 +60,7 @@ Settings from_environment()
     s.schedule = number_from("GRADREG_EMULATED_SCHEDULE", s.schedule);
     s.devices = static_cast<int>(number_from("GRADREG_EMULATED_DEVICES", 2));
     s.multiprocessors = static_cast<int>(number_from("GRADREG_EMULATED_MULTIPROCESSORS", 3));
-    s.clusters = number_from("GRADREG_EMULATED_CLUSTERS", 1) != 0;
+    s.clusters = s.ever_clusters = number_from("GRADREG_EMULATED_CLUSTERS", 1) != 0;
     s.shared_bytes =
         static_cast<size_t>(number_from("GRADREG_EMULATED_SHARED", s.shared_bytes));
     s.pageable = number_from("GRADREG_EMULATED_PAGEABLE", 0) != 0;
@@ -154,7 +156,7 @@ void emulated_cuda_set_pageable(int on)
 
 void emulated_cuda_set_clusters(int on)
 {
-    settings().clusters = on != 0;
+    settings().clusters = on != 0 && settings().ever_clusters;
 }
 
 void emulated_cuda_set_shared(size_t bytes)

@@ -18,7 +18,7 @@ struct Settings {
     uint64_t schedule = 0;
     int devices = 2, multiprocessors = 3;
     size_t shared_bytes = 227 * 1024; /* that a block can ask for */
-    bool clusters = true;
+    bool clusters = true, ever_clusters = true;
     bool pageable = false, races = false, report = false, keep_faults = false;
     size_t memory_limit = 0;
     std::string ptx_files;
