@@ -54,9 +54,13 @@ static void move_stochastic(const gr_cpu_block *b, const gr_move_block *m, const
     const uint64_t seed = b->work->step.options.seed;
     const uint64_t step = gr_draw_step(b->work->step.control);
     float base[GR_BLOCK];
+    uint32_t words[4];
     b->kernels->widen[type](base, m->base, b->n);
     for (size_t i = 0; i < b->n; i++) {
-        const uint32_t bits = gr_random_bits(seed, step, b->index, purpose, b->begin + i);
+        const uint64_t element = b->begin + i;
+        if (i == 0 || element % 4 == 0)
+            gr_random4(seed, step, b->index, purpose, element / 4, words);
+        const uint32_t bits = words[element % 4];
         const double exact = GR_MOVE((double)base[i], (double)m->coefficient, (double)u[i]);
         const float stored = round_into(type, m->moved, i, exact, bits, &counts[1]);
         const float before = round_compute(m->compute, base[i]);
