@@ -113,14 +113,14 @@ static gradreg_status check_forward(gradreg_context *context, const gr_linear_ta
     const size_t n = t->rows * sizeof(float), size = gr_type_bytes(t->type);
     const size_t vocabulary = t->rows == 0 ? 0 : t->vocabulary;
     const gr_buffer buffers[] = {
-        { "logp", t->logp, n, 4, 0, 1, NULL },
-        { "entropy", t->entropy, n, 4, 1, 1, NULL },
-        { "log_sum_exp", t->log_sum_exp, n, 4, 1, 1, NULL },
+        { "logp", t->logp, n, 4, 0, GR_BUFFER_WRITTEN, NULL },
+        { "entropy", t->entropy, n, 4, 1, GR_BUFFER_WRITTEN, NULL },
+        { "log_sum_exp", t->log_sum_exp, n, 4, 1, GR_BUFFER_WRITTEN, NULL },
         { "hidden", t->hidden, matrix_bytes(t->rows, t->width, t->hidden_stride, t->type), size,
-          0, 0, NULL },
+          0, GR_BUFFER_READ, NULL },
         { "weight", t->weight, matrix_bytes(vocabulary, t->width, t->weight_stride, t->type),
-          size, 0, 0, NULL },
-        { "targets", t->targets, n, 4, 0, 0, NULL },
+          size, 0, GR_BUFFER_READ, NULL },
+        { "targets", t->targets, n, 4, 0, GR_BUFFER_READ, NULL },
     };
     return gradreg_i_check_buffers(context, buffers, sizeof(buffers) / sizeof(*buffers));
 }
@@ -132,17 +132,18 @@ static gradreg_status check_backward(gradreg_context *context, const gr_linear_t
     const gr_buffer buffers[] = {
         { "dhidden", t->dhidden,
           matrix_bytes(t->rows, t->width, t->hidden_stride, t->gradient_type),
-          gr_type_bytes(t->gradient_type), 1, 1, NULL },
-        { "dweight", t->dweight, vocabulary * t->width * sizeof(float), 4, 1, 1, NULL },
+          gr_type_bytes(t->gradient_type), 1, GR_BUFFER_WRITTEN, NULL },
+        { "dweight", t->dweight, vocabulary * t->width * sizeof(float), 4, 1, GR_BUFFER_WRITTEN,
+          NULL },
         { "hidden", t->hidden, matrix_bytes(t->rows, t->width, t->hidden_stride, t->type), size,
-          0, 0, NULL },
+          0, GR_BUFFER_READ, NULL },
         { "weight", t->weight, matrix_bytes(vocabulary, t->width, t->weight_stride, t->type),
-          size, 0, 0, NULL },
-        { "targets", t->targets, n, 4, 0, 0, NULL },
-        { "log_sum_exp", t->given_log_sum_exp, n, 4, 0, 0, NULL },
-        { "entropy", t->given_entropy, n, 4, 1, 0, NULL },
-        { "dlogp", t->dlogp, n, 4, 0, 0, NULL },
-        { "dentropy", t->dentropy, n, 4, 1, 0, NULL },
+          size, 0, GR_BUFFER_READ, NULL },
+        { "targets", t->targets, n, 4, 0, GR_BUFFER_READ, NULL },
+        { "log_sum_exp", t->given_log_sum_exp, n, 4, 0, GR_BUFFER_READ, NULL },
+        { "entropy", t->given_entropy, n, 4, 1, GR_BUFFER_READ, NULL },
+        { "dlogp", t->dlogp, n, 4, 0, GR_BUFFER_READ, NULL },
+        { "dentropy", t->dentropy, n, 4, 1, GR_BUFFER_READ, NULL },
     };
     GR_REQUIRE(t->dhidden != NULL || t->dweight != NULL || t->rows == 0,
                "dhidden and dweight are both NULL, one of them must be wanted");

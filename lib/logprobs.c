@@ -25,12 +25,12 @@ static gradreg_status check_forward(gradreg_context *context, const gr_logprobs_
 {
     const size_t n = t->view.rows * sizeof(float);
     const gr_buffer buffers[] = {
-        { "logp", t->logp, n, 4, 0, 1, NULL },
-        { "entropy", t->entropy, n, 4, 1, 1, NULL },
-        { "log_sum_exp", t->log_sum_exp, n, 4, 1, 1, NULL },
+        { "logp", t->logp, n, 4, 0, GR_BUFFER_WRITTEN, NULL },
+        { "entropy", t->entropy, n, 4, 1, GR_BUFFER_WRITTEN, NULL },
+        { "log_sum_exp", t->log_sum_exp, n, 4, 1, GR_BUFFER_WRITTEN, NULL },
         { "logits", t->logits, gradreg_i_logits_bytes(&t->view), gr_type_bytes(t->view.type), 0,
-          0, NULL },
-        { "targets", t->targets, n, 4, 0, 0, NULL },
+          GR_BUFFER_READ, NULL },
+        { "targets", t->targets, n, 4, 0, GR_BUFFER_READ, NULL },
     };
     GR_TRY(gradreg_i_check_buffers(context, buffers, sizeof(buffers) / sizeof(*buffers)));
     return ops->host_reads
@@ -71,13 +71,13 @@ static gradreg_status check_backward(gradreg_context *context, const gr_logprobs
     const size_t size = gr_type_bytes(t->view.type);
     static const char logits[] = "logits";
     const gr_buffer buffers[] = {
-        { "dlogits", t->dlogits, bytes, size, 0, 1, logits },
-        { logits, t->logits, bytes, size, 0, 0, NULL },
-        { "targets", t->targets, n, 4, 0, 0, NULL },
-        { "log_sum_exp", t->log_sum_exp, n, 4, 0, 0, NULL },
-        { "entropy", t->entropy, n, 4, 1, 0, NULL },
-        { "dlogp", t->dlogp, n, 4, 0, 0, NULL },
-        { "dentropy", t->dentropy, n, 4, 1, 0, NULL },
+        { "dlogits", t->dlogits, bytes, size, 0, GR_BUFFER_WRITTEN, logits },
+        { logits, t->logits, bytes, size, 0, GR_BUFFER_READ, NULL },
+        { "targets", t->targets, n, 4, 0, GR_BUFFER_READ, NULL },
+        { "log_sum_exp", t->log_sum_exp, n, 4, 0, GR_BUFFER_READ, NULL },
+        { "entropy", t->entropy, n, 4, 1, GR_BUFFER_READ, NULL },
+        { "dlogp", t->dlogp, n, 4, 0, GR_BUFFER_READ, NULL },
+        { "dentropy", t->dentropy, n, 4, 1, GR_BUFFER_READ, NULL },
     };
     GR_REQUIRE(t->dentropy == NULL || t->entropy != NULL || t->view.rows == 0,
                "argument 'entropy' must not be NULL: dentropy needs it");

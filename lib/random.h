@@ -12,7 +12,8 @@
  *            word 2  segment
  *            word 3  low half of step
  *
- * One call gives the four words of a group: element i has word i % 4 of group i / 4. */
+ * One call gives the four words of a group: element i has word i % 4 of group i / 4. Kernels draw by groups;
+ * gr_random_bits, gr_rademacher and gr_gaussian say what one element gets, and tests hold both together. */
 #ifndef GRADREG_LIB_RANDOM_H
 #define GRADREG_LIB_RANDOM_H
 
