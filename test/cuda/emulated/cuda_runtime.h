@@ -271,7 +271,7 @@ cudaError_t launch(const char *name, void (*kernel)(Parameters...), dim3 grid, d
                    Arguments &&...arguments)
 {
     using Kept = Values<Parameters...>;
-    const std::shared_ptr<const Kept> kept =
+    std::shared_ptr<const Kept> kept =
         std::make_shared<const Kept>(Kept{ kernel, { std::forward<Arguments>(arguments)... } });
     Launch one = { name,
                    reinterpret_cast<const void *>(kernel),
@@ -281,10 +281,13 @@ cudaError_t launch(const char *name, void (*kernel)(Parameters...), dim3 grid, d
                    ranks,
                    {},
                    Kept::invoke,
-                   kept,
+                   nullptr,
                    sizeof(Kept) };
     std::apply([&](const auto &...each) { (one.arguments.push_back(bytes_of(each)), ...); },
                kept->parameters);
+    /* Whoever runs the launch is the only one who holds them: a count that goes down here meanwhile
+     * would be a race to the thread sanitizer, which does not see the other's count. */
+    one.values = std::move(kept);
     return enqueue(std::move(one), stream);
 }
 
