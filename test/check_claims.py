@@ -32,6 +32,13 @@ import shlex
 import sys
 from pathlib import Path
 
+# What the library calls and can fail: a page of its own, a section for each call and file, which says how
+# often; for lib/cuda one for the folder, which does not. A new one wants a test that lets it fail.
+FALLIBLE = "calls that can fail"
+CALL = re.compile(r"^[ \t].*?\b([cm]alloc|realloc|aligned_alloc|posix_memalign|realpath|dladdr|dlopen|dlsym|"
+                  r"pthread_(?:create|mutex_init|cond_init|sigmask|atfork|once)|sched_getaffinity|sysconf|"
+                  r"gradreg_i_allocate|gradreg_i_scratch|all_reduce\.function|allocator->allocate|"
+                  r"cuda(?!GetLast|GetError|PeekAt)[A-Z]\w+|GR_LAUNCH|blas\.\w+)\(", re.M)
 PAGES = ["README.md", "include/gradreg.h", "docs/*.md"]
 # Written by a program as a whole: what they hold is what was measured.
 GENERATED = {"docs/benchmarks.md": "tools/bench", "docs/reliability.md": "tools/reliability",
@@ -118,7 +125,20 @@ class Claims:
                 name = str(path.relative_to(root))
                 if name not in GENERATED:
                     self.pages[name] = sections(name, path.read_text(encoding="utf-8"))
+        self.pages[FALLIBLE] = self.fallible()
         self.held = set()
+
+    def fallible(self):
+        found = {}
+        for path in sorted((self.root / "lib").rglob("*.c*")):
+            text = re.sub(r"/\*.*?\*/|^#define.*?(?<!\\)$", "", path.read_text(encoding="utf-8"),
+                          flags=re.M | re.S)
+            place = path.relative_to(self.root)
+            place = place.parent if place.parent.name == "cuda" else place
+            for call in CALL.findall(text):
+                found.setdefault(f"## {place} {call}", []).append(call)
+        return {heading: "called" if "/cuda " in heading else f"calls: {len(calls)}"
+                for heading, calls in found.items()}
 
     def holds(self, evidence):
         """None, or what is wrong with it."""

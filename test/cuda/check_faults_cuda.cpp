@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -16,19 +17,59 @@
 #include "emulated_cuda.h"
 #include "gradreg.h"
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
+#define GR_TEST_SANITIZED 1
+#else
+/* In front of the C library's: this many calls from now on, and the last of them fails. 0: none does. */
+static int callocs_left;
+extern "C" {
+void *__libc_calloc(size_t count, size_t bytes);
+void *calloc(size_t count, size_t bytes) noexcept
+{
+    return callocs_left > 0 && --callocs_left == 0 ? nullptr : __libc_calloc(count, bytes);
+}
+}
+#endif
+
 namespace
 {
 
 /* Calls that fail on purpose, at least; on small grids one in so many. */
-enum { LEAST = 788, SMALL_STEP = 6 };
+enum { LEAST = 910, SMALL_STEP = 6 };
 
 uint64_t step_of_calls()
 {
     return std::getenv("GRADREG_TEST_SMALL") != nullptr ? SMALL_STEP : 1;
 }
 
+/* What lib/cuda calls and can fail, by name. */
+const char *const must_fail[] = {
+    "a launch",
+    "cublasCreate",
+    "cublasDestroy",
+    "cublasGemmEx",
+    "cublasSetMathMode",
+    "cublasSetStream",
+    "cublasSetWorkspace",
+    "cudaDeviceGetAttribute",
+    "cudaFree",
+    "cudaFuncSetAttribute",
+    "cudaGetDevice",
+    "cudaGetDeviceCount",
+    "cudaGetDeviceProperties",
+    "cudaMalloc",
+    "cudaMemcpyAsync",
+    "cudaMemsetAsync",
+    "cudaPointerGetAttributes",
+    "cudaSetDevice",
+    "cudaStreamGetCaptureInfo",
+    "cudaStreamSynchronize",
+};
+
 int failures;
 uint64_t failed_calls;
+const char *said; /* a sentence that is waited for; NULL once it came, with OUT_OF_MEMORY */
+std::set<std::string> failed_names;
 
 void expect(bool holds, const std::string &what)
 {
@@ -55,6 +96,9 @@ class Session
         if (status == GRADREG_OK)
             return true;
         failed = true;
+        if (said != nullptr && status == GRADREG_ERROR_OUT_OF_MEMORY &&
+            std::strstr(gradreg_last_error(), said) != nullptr)
+            said = nullptr;
         expect(status == GRADREG_ERROR_DEVICE || status == GRADREG_ERROR_OUT_OF_MEMORY ||
                    status == GRADREG_ERROR_UNSUPPORTED || status == GRADREG_ERROR_STATE ||
                    status == GRADREG_ERROR_BLAS,
@@ -232,7 +276,8 @@ void use_probe(Session *session, gradreg_context *context, Buffers *memory)
 }
 
 /* Whether everything was OK, or what failed was a release, of which nobody can say anything. */
-enum Part { TRAINING, LOGITS, BOTH };
+enum Part { TRAINING, LOGITS, BOTH, LOSSES };
+int callers_device = 0; /* current when a session begins */
 
 bool play(const char *name, Buffers *memory, Part part = BOTH, std::string *failed_in = nullptr)
 {
@@ -246,11 +291,11 @@ bool play(const char *name, Buffers *memory, Part part = BOTH, std::string *fail
         return false;
     }
     TRY(gradreg_context_reserve, context, 1 << 16);
-    if (part != LOGITS) {
+    if (part == TRAINING || part == BOTH)
         use_regularizer(session, context, memory);
+    if (part != LOGITS)
         use_losses(session, context, memory);
-    }
-    if (part != TRAINING) {
+    if (part == LOGITS || part == BOTH) {
         use_logits(session, context, memory);
         use_probe(session, context, memory);
     }
@@ -263,28 +308,58 @@ bool play(const char *name, Buffers *memory, Part part = BOTH, std::string *fail
 
 void fail_each(Buffers *memory, size_t held, Part part)
 {
+    cudaSetDevice(callers_device);
     emulated_cuda_fail(0, 0);
     expect(play("without failures", memory, part), "the session works");
     const uint64_t calls = emulated_cuda_calls(), step = step_of_calls();
     for (int onwards = 0; onwards < 2; onwards++)
         for (uint64_t nth = onwards ? 1 + step / 2 : 1; nth <= calls; nth += step) {
+            cudaSetDevice(callers_device);
             emulated_cuda_fail(nth, onwards);
             std::string during;
             const bool fine = play("with a failure", memory, part, &during);
             const std::string name = emulated_cuda_failed_name();
             failed_calls += emulated_cuda_failed() > 0;
+            failed_names.insert(name);
             emulated_cuda_fail(0, 0);
+            /* The caller's device could not be made current again: the runtime has the error, unless
+             * destroying failed after it. */
+            const bool seen = name == "cudaSetDevice" &&
+                              (onwards != 0 || cudaPeekAtLastError() != cudaSuccess);
             cudaGetLastError();
             const std::string which =
                 "call " + std::to_string(nth) + " (" + name + " in " + during + ")";
             const bool releases = during.find("_destroy") != std::string::npos;
-            expect(!fine || releases, which + " fails and nobody says so");
+            expect(!fine || releases || seen, which + " fails and nobody says so");
             expect(emulated_cuda_live() == held,
                    which + " fails and " + std::to_string(emulated_cuda_live() - held) +
                        " things are left behind");
         }
     expect(play("afterwards", memory, part), "the session works afterwards");
     std::printf("runtime calls: %llu in a session\n", static_cast<unsigned long long>(calls));
+}
+
+/* The module's own callocs, one after the other. */
+void fail_host_memory(Buffers *memory, size_t held)
+{
+#ifndef GR_TEST_SANITIZED
+    const char *const sentences[] = { "no memory for a CUDA context",
+                                      "no memory for a cuBLAS handle" };
+    for (const char *words : sentences) {
+        bool found = false;
+        for (int nth = 1; !found && nth < 20; nth++) {
+            callocs_left = nth;
+            said = words;
+            found = !play("without host memory", memory) && said == nullptr;
+            callocs_left = 0;
+            expect(emulated_cuda_live() == held, "nothing is left behind without host memory");
+        }
+        expect(found, std::string("a calloc fails with \"") + words + "\"");
+    }
+    expect(play("with it again", memory), "the session works with host memory again");
+#else
+    (void)memory, (void)held;
+#endif
 }
 
 /* A device that somebody else has crashed: a status, and destroy still works. */
@@ -353,6 +428,11 @@ int main()
                "the first session works"); /* opens the module too */
         fail_each(&memory, held, TRAINING);
         fail_each(&memory, held, LOGITS);
+        callers_device = 1; /* so that the context's has to be made current */
+        fail_each(&memory, held, LOSSES);
+        callers_device = 0;
+        cudaSetDevice(0);
+        fail_host_memory(&memory, held);
         respect_others();
         crash(&memory, held);
         run_out(&memory, held);
@@ -364,6 +444,9 @@ int main()
     expect(failed_calls >= least, "only " + std::to_string(failed_calls) +
                                       " calls were made to fail, at least " +
                                       std::to_string(least) + " are known");
+    for (const char *name : must_fail)
+        expect(step_of_calls() > 1 || failed_names.count(name) > 0,
+               std::string(name) + " was never made to fail");
     std::printf("faults: %llu runtime calls failed on purpose, %d expectations do not hold\n",
                 static_cast<unsigned long long>(failed_calls), failures);
     return failures == 0 ? 0 : 1;

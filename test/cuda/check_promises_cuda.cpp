@@ -4,11 +4,13 @@
  *
  * In: GRADREG_CUDA_MODULE, the module in the emulated runtime. */
 #include <check.h>
+#include <dlfcn.h>
 
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include "cuda_runtime.h"
@@ -283,6 +285,85 @@ START_TEST(a_target_outside_the_vocabulary_is_nan_and_has_no_gradient)
 }
 END_TEST
 
+/* ---- what is not there ----------------------------------------------------------------- */
+
+gradreg_status linear(gradreg_context *context, float *memory, const int32_t *targets)
+{
+    gradreg_linear_params params = GRADREG_LINEAR_PARAMS_INIT;
+    params.rows = 2;
+    params.width = 8;
+    params.vocabulary = 10;
+    return gradreg_linear_logprobs_forward(context, memory, nullptr, nullptr, memory + 8,
+                                           memory + 100, targets, &params);
+}
+
+gradreg_status logprobs(gradreg_context *context, float *memory, const int32_t *targets)
+{
+    gradreg_logits_params params = GRADREG_LOGITS_PARAMS_INIT;
+    params.rows = 2;
+    params.vocabulary = 10;
+    return gradreg_logprobs_forward(context, memory, nullptr, nullptr, memory + 100, targets,
+                                    &params);
+}
+
+/* "without it UNSUPPORTED, and the rest works": no file, a relative path, a library of something else. */
+START_TEST(without_cublas_its_calls_are_refused_and_the_rest_works)
+{
+    const std::string good = std::getenv("GRADREG_CUBLAS");
+    Dl_info cudart;
+    ck_assert_int_ne(dladdr(reinterpret_cast<void *>(&emulated_cuda_launches), &cudart), 0);
+    const struct {
+        const char *path, *words;
+    } bad[] = { { "/nowhere/libcublas.so", "does not name one by an absolute path" },
+                { "libcublas.so", "does not name one by an absolute path" },
+                { cudart.dli_fname, "lacks functions of version 13" } };
+    gradreg_context *context = open();
+    float *memory = on_device(std::vector<float>(200, 0.5f));
+    int32_t *targets = on_device(std::vector<int32_t>{ 1, 2 });
+    for (const auto &one : bad) {
+        setenv("GRADREG_CUBLAS", one.path, 1);
+        ck_assert_int_eq(linear(context, memory, targets), GRADREG_ERROR_UNSUPPORTED);
+        ck_assert_msg(std::strstr(gradreg_last_error(), one.words) != nullptr,
+                      "the sentence is \"%s\"", gradreg_last_error());
+        must(logprobs(context, memory, targets));
+    }
+    setenv("GRADREG_CUBLAS", good.c_str(), 1);
+    must(linear(context, memory, targets)); /* as soon as it is there */
+    must(gradreg_context_destroy(context));
+    cudaFree(memory);
+    cudaFree(targets);
+}
+END_TEST
+
+START_TEST(without_a_driver_or_a_device_the_sentence_says_which)
+{
+    const struct {
+        int driver;
+        const char *words;
+    } machines[] = { { 0, "no NVIDIA driver" },
+                     { 12080, "knows CUDA 12.8, the module needs CUDA 13" },
+                     { 13000, "there is a driver but no device" } };
+    for (const auto &machine : machines) {
+        gradreg_context_params params = GRADREG_CONTEXT_PARAMS_INIT;
+        gradreg_context *context = nullptr;
+        params.backend = GRADREG_BACKEND_CUDA;
+        emulated_cuda_set_devices(0);
+        emulated_cuda_set_driver(machine.driver);
+        const gradreg_status status = gradreg_context_create(&context, &params);
+        const std::string sentence = gradreg_last_error();
+        const int32_t available = gradreg_backend_available(GRADREG_BACKEND_CUDA);
+        emulated_cuda_set_devices(2);
+        emulated_cuda_set_driver(13000);
+        ck_assert_int_eq(status, GRADREG_ERROR_UNSUPPORTED);
+        ck_assert_ptr_null(context);
+        ck_assert_int_eq(available, 0);
+        ck_assert_msg(sentence.find(machine.words) != std::string::npos,
+                      "the sentence is \"%s\"", sentence.c_str());
+    }
+    must(gradreg_context_destroy(open()));
+}
+END_TEST
+
 } // namespace
 
 int main()
@@ -296,6 +377,8 @@ int main()
     tcase_add_test(cases, segments_and_elements_cost_what_the_page_says);
     tcase_add_loop_test(cases, a_target_outside_the_vocabulary_is_nan_and_has_no_gradient, 0,
                         3);
+    tcase_add_test(cases, without_cublas_its_calls_are_refused_and_the_rest_works);
+    tcase_add_test(cases, without_a_driver_or_a_device_the_sentence_says_which);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -31,6 +31,8 @@ void emulated_cuda_set_devices(int count);
 void emulated_cuda_set_multiprocessors(int count);
 void emulated_cuda_set_pageable(int on);
 void emulated_cuda_set_clusters(int on);
+/* What cudaDriverGetVersion() says: 13000 is CUDA 13.0, 0 no driver. */
+void emulated_cuda_set_driver(int version);
 /* Bytes that a block can ask for. */
 void emulated_cuda_set_shared(size_t bytes);
 /* Bytes that cudaMalloc() may hand out; 0: no limit. */

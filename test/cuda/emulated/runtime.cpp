@@ -1,6 +1,7 @@
 /* runtime.cpp - the runtime's functions, except for streams and launches.
  *
  * In: calls. Out: devices, memory, copies and errors as CUDA gives them. */
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 
@@ -210,10 +211,20 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
     return call.end(cudaSuccess);
 }
 
+namespace
+{
+std::atomic<int> driver{ 13000 };
+}
+
+void emulated_cuda_set_driver(int version)
+{
+    driver = version;
+}
+
 cudaError_t cudaDriverGetVersion(int *version)
 {
     CALL(false);
-    *version = 13000;
+    *version = driver;
     return call.end(cudaSuccess);
 }
 
