@@ -69,6 +69,12 @@ std::vector<gradreg_segment> table_of(std::size_t segments, std::size_t count)
     return table;
 }
 
+/* Fewer where everything is slow. */
+std::size_t many(std::size_t segments)
+{
+    return std::getenv("GRADREG_TEST_SMALL") != nullptr ? 12 : segments;
+}
+
 /* ---- launches ------------------------------------------------------------------------ */
 
 struct Step {
@@ -91,7 +97,7 @@ struct Step {
 
 START_TEST(a_step_is_five_kernels_whatever_the_number_of_segments)
 {
-    const std::size_t segments = _i == 0 ? 1 : 300, count = 70;
+    const std::size_t segments = _i == 0 ? 1 : many(300), count = 70;
     const std::vector<gradreg_segment> table = table_of(segments, count);
     gradreg_context *context = open();
     gradreg_regularizer_params params = GRADREG_REGULARIZER_PARAMS_INIT;
@@ -130,7 +136,7 @@ template <class Function> std::size_t nodes_of(cudaStream_t stream, Function cal
 /* Beside the kernels a captured call of a step clears two counters and writes its pointers. */
 START_TEST(a_captured_step_also_clears_counters_and_writes_its_pointers)
 {
-    const std::size_t segments = _i == 0 ? 8 : 600;
+    const std::size_t segments = _i == 0 ? 8 : many(600);
     const std::vector<gradreg_segment> table = table_of(segments, 16);
     gradreg_context *context = open();
     gradreg_regularizer_params params = GRADREG_REGULARIZER_PARAMS_INIT;
