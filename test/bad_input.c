@@ -170,7 +170,7 @@ struct caller *caller_open(const struct mode *mode)
     c->mode = mode;
     params.threads = 1;
     params.allocator = counting_hook(&c->allocator);
-    assert_accepted(gradreg_context_create(&c->context, &params));
+    assert_accepted(test_context_create(&c->context, &params));
     caller_describe(c, mode);
     describe_buffers(c);
     fill_elements(c);
@@ -329,6 +329,7 @@ static const enum call *skip_mirror(const struct caller *c, const enum call *at)
 static void play(struct caller *c, enum call call)
 {
     const gradreg_status status = caller_do(c, call);
+    backend_wait();
     if (status != GRADREG_OK)
         ck_abort_msg("mode %s: %s gave %s: %s", c->mode->name, calls[call].name,
                      gradreg_status_name(status), gradreg_last_error());

@@ -38,7 +38,7 @@ void set_up(void)
     own.batch.advantages = own.arrays[LOGP] + ROWS + 4;
     how.allocator = counting_hook(&allocator);
     how.threads = 1;
-    assert_ok(gradreg_context_create(&context, &how));
+    assert_ok(test_context_create(&context, &how));
 }
 
 void tear_down(void)

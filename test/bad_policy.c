@@ -44,7 +44,7 @@ void set_up(void)
         own.offsets[i] = i * LENGTH;
     how.allocator = counting_hook(&allocator);
     how.threads = 1;
-    assert_ok(gradreg_context_create(&context, &how));
+    assert_ok(test_context_create(&context, &how));
 }
 
 void tear_down(void)

@@ -179,9 +179,9 @@ TCase *bad_buffers_case(void)
     TCase *tests = tcase_create("buffers");
 
     tcase_set_timeout(tests, 60);
-    tcase_add_loop_test(tests, each_buffer_is_given_once_and_aligned, 0, BAD_ROWS);
-    tcase_add_loop_test(tests, a_null_pointer_is_refused_where_it_is_needed, 0, BAD_ROWS);
-    tcase_add_loop_test(tests, buffers_must_not_overlap, 0, BAD_ROWS);
-    tcase_add_loop_test(tests, what_is_written_belongs_to_one_segment, 0, BAD_ROWS);
+    add_loop_test(tests, each_buffer_is_given_once_and_aligned, 0, BAD_ROWS);
+    add_loop_test(tests, a_null_pointer_is_refused_where_it_is_needed, 0, BAD_ROWS);
+    add_loop_test(tests, buffers_must_not_overlap, 0, BAD_ROWS);
+    add_loop_test(tests, what_is_written_belongs_to_one_segment, 0, BAD_ROWS);
     return tests;
 }

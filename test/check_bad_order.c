@@ -301,11 +301,11 @@ TCase *bad_order_case(void)
     TCase *tests = tcase_create("order of calls");
 
     tcase_set_timeout(tests, 60);
-    tcase_add_loop_test(tests, each_function_knows_its_states, 0, MOMENTS * FUNCTIONS);
+    add_loop_test(tests, each_function_knows_its_states, 0, MOMENTS * FUNCTIONS);
     tcase_add_test(tests, a_step_that_reuses_wants_no_second_pass);
     tcase_add_test(tests, losses_belong_to_a_step);
     tcase_add_test(tests, a_suggestion_leaves_the_report_alone);
-    tcase_add_loop_test(tests, a_handle_is_busy_during_its_callback, 0, REDUCING);
-    tcase_add_loop_test(tests, a_failing_all_reduce_changes_nothing, 0, REDUCING);
+    add_loop_test(tests, a_handle_is_busy_during_its_callback, 0, REDUCING);
+    add_loop_test(tests, a_failing_all_reduce_changes_nothing, 0, REDUCING);
     return tests;
 }

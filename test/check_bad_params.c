@@ -443,8 +443,8 @@ TCase *bad_params_case(void)
 {
     TCase *tests = tcase_create("parameters");
 
-    tcase_add_loop_test(tests, bad_fields_are_named, 0, BAD_FIELDS);
-    tcase_add_loop_test(tests, bad_combinations_are_named, 0, COMBINATIONS);
+    add_loop_test(tests, bad_fields_are_named, 0, BAD_FIELDS);
+    add_loop_test(tests, bad_combinations_are_named, 0, COMBINATIONS);
     tcase_add_test(tests, a_product_ignores_what_it_does_not_use);
     tcase_add_test(tests, params_of_other_versions);
     tcase_add_test(tests, create_refuses_null_and_empty);

@@ -80,12 +80,14 @@ START_TEST(the_batch_must_fit_the_logits)
     own.params.temperature = -1.0f;
     refuse_fused(invalid, "params.temperature", "-1");
     own.params.temperature = 1.0f;
-    own.metrics.struct_size = 8;
-    refuse_fused(invalid, "metrics.struct_size", "8");
-    own.metrics.struct_size = sizeof(own.metrics);
-    own.targets[1] = VOCABULARY;
-    refuse_fused(invalid, "targets[1]", "7");
-    own.targets[1] = -1;
+    if (!on_cuda()) { /* metrics and targets are on the device */
+        own.metrics.struct_size = 8;
+        refuse_fused(invalid, "metrics.struct_size", "8");
+        own.metrics.struct_size = sizeof(own.metrics);
+        own.targets[1] = VOCABULARY;
+        refuse_fused(invalid, "targets[1]", "7");
+        own.targets[1] = -1;
+    }
     accept_fused();
 }
 END_TEST

@@ -345,7 +345,7 @@ TCase *bad_reports_case(void)
 
     tcase_set_timeout(tests, 60);
     tcase_add_test(tests, null_handles_and_outputs);
-    tcase_add_loop_test(tests, settings_are_finite_and_in_range, 0, 5);
+    add_loop_test(tests, settings_are_finite_and_in_range, 0, 5);
     tcase_add_test(tests, signals_are_one_per_layer);
     tcase_add_test(tests, numbers_lie_where_they_can_be_read);
     tcase_add_test(tests, what_was_not_asked_for_is_not_there);
@@ -354,6 +354,6 @@ TCase *bad_reports_case(void)
     tcase_add_test(tests, terms_of_a_newer_caller_keep_their_stride);
     tcase_add_test(tests, states_have_one_size);
     tcase_add_test(tests, a_damaged_state_is_refused);
-    tcase_add_loop_test(tests, a_state_belongs_to_its_table_and_parameters, 0, OTHERS);
+    add_loop_test(tests, a_state_belongs_to_its_table_and_parameters, 0, OTHERS);
     return tests;
 }

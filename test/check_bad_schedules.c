@@ -120,7 +120,7 @@ TCase *bad_schedules_case(void)
 {
     TCase *tests = tcase_create("schedules");
 
-    tcase_add_loop_test(tests, bad_schedules_are_named, 0, BAD_SCHEDULES);
+    add_loop_test(tests, bad_schedules_are_named, 0, BAD_SCHEDULES);
     tcase_add_test(tests, bad_schedule_tables_are_named);
     tcase_add_test(tests, schedules_refuse_null_and_counts);
     return tests;

@@ -374,12 +374,12 @@ TCase *bad_slices_case(void)
     TCase *tests = tcase_create("counts and slices");
 
     tcase_set_timeout(tests, 60);
-    tcase_add_loop_test(tests, fields_that_every_call_reads, 0, BAD_ROWS);
-    tcase_add_loop_test(tests, null_arguments, 0, BAD_ROWS);
-    tcase_add_loop_test(tests, buffers_of_a_newer_caller, 0, BAD_ROWS);
+    add_loop_test(tests, fields_that_every_call_reads, 0, BAD_ROWS);
+    add_loop_test(tests, null_arguments, 0, BAD_ROWS);
+    add_loop_test(tests, buffers_of_a_newer_caller, 0, BAD_ROWS);
     tcase_add_test(tests, masters_are_not_checked_under_noise);
-    tcase_add_loop_test(tests, flat_buffers_hold_what_was_declared, 0, BAD_ROWS);
-    tcase_add_loop_test(tests, weights_stay_the_same_within_a_step, 0, BAD_ROWS);
+    add_loop_test(tests, flat_buffers_hold_what_was_declared, 0, BAD_ROWS);
+    add_loop_test(tests, weights_stay_the_same_within_a_step, 0, BAD_ROWS);
     tcase_add_test(tests, a_slice_stays_the_same_within_a_step);
     tcase_add_test(tests, a_slice_does_not_go_round_the_corner);
     tcase_add_test(tests, mixed_types_need_a_pointer_per_segment);

@@ -163,7 +163,7 @@ START_TEST(a_table_larger_than_this_machine_is_out_of_memory)
 
     params.allocator.allocate = refuse_large;
     params.allocator.release = release;
-    assert_ok(gradreg_context_create(&own->context_out, &params));
+    assert_ok(test_context_create(&own->context_out, &params));
     own->segments[5].count = UINT64_C(1) << 50;
     own->params.interval = 4;
     assert_refused(c, "gradreg_regularizer_create", "too large",
@@ -194,9 +194,9 @@ TCase *bad_tables_case(void)
 {
     TCase *tests = tcase_create("segments");
 
-    tcase_add_loop_test(tests, bad_segments_are_named, 0, 2 * BAD_SEGMENTS);
+    add_loop_test(tests, bad_segments_are_named, 0, 2 * BAD_SEGMENTS);
     tcase_add_test(tests, a_shard_ends_with_its_segment);
-    tcase_add_loop_test(tests, overlaps_name_both_offenders, 0, OVERLAPS);
+    add_loop_test(tests, overlaps_name_both_offenders, 0, OVERLAPS);
     tcase_add_test(tests, empty_segments_overlap_nothing);
     tcase_add_test(tests, a_table_larger_than_memory_is_refused);
     tcase_add_test(tests, a_table_larger_than_this_machine_is_out_of_memory);

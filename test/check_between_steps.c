@@ -454,15 +454,15 @@ int main(void)
     TCase *rules = tcase_create("rules");
 
     make_table();
-    tcase_add_loop_test(rules, passes_are_a_function_of_the_count, 0, 8);
+    add_loop_test(rules, passes_are_a_function_of_the_count, 0, 8);
     tcase_add_test(rules, steps_are_counted_and_cancelled_ones_are_not);
-    tcase_add_loop_test(rules, reused_corrections_follow_the_formula, 0, 8);
-    tcase_add_loop_test(rules, before_any_correction_reuse_gives_the_gradient, 0, 2);
+    add_loop_test(rules, reused_corrections_follow_the_formula, 0, 8);
+    add_loop_test(rules, before_any_correction_reuse_gives_the_gradient, 0, 2);
     tcase_add_test(rules, settings_take_effect_until_perturb);
     tcase_add_test(rules, losses_belong_to_the_step_just_combined);
-    tcase_add_loop_test(rules, the_first_order_ratio_has_its_value, 0, 3);
-    tcase_add_loop_test(rules, suggestions_change_nothing_and_are_true, 0, 12);
-    tcase_add_loop_test(rules, a_suggestion_leaves_the_step_as_it_was, 0, 12);
+    add_loop_test(rules, the_first_order_ratio_has_its_value, 0, 3);
+    add_loop_test(rules, suggestions_change_nothing_and_are_true, 0, 12);
+    add_loop_test(rules, a_suggestion_leaves_the_step_as_it_was, 0, 12);
     tcase_add_test(rules, where_no_epsilon_will_do_the_answer_is_infinity);
     suite_add_tcase(suite, rules);
     return run_suite(suite);

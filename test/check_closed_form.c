@@ -453,7 +453,7 @@ START_TEST(exactly_the_named_combinations_are_refused)
     gradreg_context *context = NULL;
     int refused = 0;
 
-    assert_ok(gradreg_context_create(&context, NULL));
+    assert_ok(test_context_create(&context, NULL));
     for (int i = _i; i < n; i += 8) {
         const gradreg_regularizer_params p = choose(i);
         assert_refusal(context, model_segments, MODEL_SEGMENTS, &p);
@@ -499,7 +499,7 @@ START_TEST(noise_that_cannot_be_is_refused)
     gradreg_context *context = NULL;
     int refused = 0;
 
-    assert_ok(gradreg_context_create(&context, NULL));
+    assert_ok(test_context_create(&context, NULL));
     for (int i = 0; i < NOISES; i++) {
         const gradreg_regularizer_params p = noisy(i);
         assert_refusal(context, model_segments, MODEL_SEGMENTS, &p);
@@ -519,19 +519,18 @@ int main(void)
     TCase *product_case = tcase_create("product"), *form_case = tcase_create("closed form"),
           *refusal_case = tcase_create("refusals");
 
-    tcase_add_loop_test(product_case, every_variant_agrees_with_the_oracle, 0, VARIANTS);
-    tcase_add_loop_test(product_case, roles_and_flags_agree_with_the_oracle, 0, FORMS * 3);
-    tcase_add_loop_test(product_case, directions_of_the_caller_agree_with_the_oracle, 0,
-                        FORMS * 3 * 2);
-    tcase_add_loop_test(product_case, products_agree_with_the_oracle, 0, PRODUCTS);
-    tcase_add_loop_test(product_case, truncated_passes_agree_with_the_oracle, 0,
-                        LAST_STEP * 2 * 2 * 2 * 2);
-    tcase_add_loop_test(product_case, every_type_pair_agrees_with_the_oracle, 0,
-                        FORMS * TYPINGS);
-    tcase_add_loop_test(product_case, mixed_types_agree_with_the_oracle, 0, FORMS * 3);
-    tcase_add_loop_test(form_case, the_library_converges_at_its_order, 0, FORMS);
-    tcase_add_loop_test(form_case, the_library_does_sam, 0, 2);
-    tcase_add_loop_test(refusal_case, exactly_the_named_combinations_are_refused, 0, 8);
+    add_loop_test(product_case, every_variant_agrees_with_the_oracle, 0, VARIANTS);
+    add_loop_test(product_case, roles_and_flags_agree_with_the_oracle, 0, FORMS * 3);
+    add_loop_test(product_case, directions_of_the_caller_agree_with_the_oracle, 0,
+                  FORMS * 3 * 2);
+    add_loop_test(product_case, products_agree_with_the_oracle, 0, PRODUCTS);
+    add_loop_test(product_case, truncated_passes_agree_with_the_oracle, 0,
+                  LAST_STEP * 2 * 2 * 2 * 2);
+    add_loop_test(product_case, every_type_pair_agrees_with_the_oracle, 0, FORMS * TYPINGS);
+    add_loop_test(product_case, mixed_types_agree_with_the_oracle, 0, FORMS * 3);
+    add_loop_test(form_case, the_library_converges_at_its_order, 0, FORMS);
+    add_loop_test(form_case, the_library_does_sam, 0, 2);
+    add_loop_test(refusal_case, exactly_the_named_combinations_are_refused, 0, 8);
     tcase_add_test(refusal_case, noise_that_cannot_be_is_refused);
     tcase_set_timeout(refusal_case, 120.0);
     suite_add_tcase(suite, product_case);

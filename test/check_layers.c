@@ -535,14 +535,14 @@ int main(void)
     Suite *suite = suite_create("layers");
     TCase *tc = tcase_create("models");
     tcase_set_timeout(tc, 60);
-    tcase_add_loop_test(tc, every_name_of_a_model, 0, LISTS);
-    tcase_add_loop_test(tc, prefixes_change_nothing, 0, LISTS);
-    tcase_add_loop_test(tc, towers_are_outside_whatever_is_in_them, 0, LISTS);
+    add_loop_test(tc, every_name_of_a_model, 0, LISTS);
+    add_loop_test(tc, prefixes_change_nothing, 0, LISTS);
+    add_loop_test(tc, towers_are_outside_whatever_is_in_them, 0, LISTS);
     suite_add_tcase(suite, tc);
 
     tc = tcase_create("names");
     tcase_set_timeout(tc, 60);
-    tcase_add_loop_test(tc, single_name, 0, SINGLES);
+    add_loop_test(tc, single_name, 0, SINGLES);
     tcase_add_test(tc, answer_goes_into_a_segment);
     tcase_add_test(tc, stacked_tensor_can_be_split);
     tcase_add_test(tc, every_beginning_of_a_name);

@@ -341,7 +341,7 @@ START_TEST(memory_is_one_chunk_and_nothing_after_it_is_reserved)
         matrices m = new_matrices(40, 24, 500, all_types[t], 0, &state);
         size_t bytes = 0;
         m.params.chunk_rows = 8;
-        assert_ok(gradreg_context_create(&context, &how));
+        assert_ok(test_context_create(&context, &how));
         assert_ok(gradreg_linear_logprobs_scratch_bytes(&bytes, &m.params));
         const size_t conversion = t == 0 ? 0 : 500 * 24 * 4;
         ck_assert_uint_le(bytes, 8 * (500 + 2 * 24) * 4 + conversion + 8 * 8 + 64);
@@ -366,8 +366,8 @@ int main(void)
     TCase *tc = tcase_create("core");
     tcase_set_timeout(tc, 120);
 #if GR_TEST_BLAS
-    tcase_add_loop_test(tc, every_shape_type_stride_and_chunk_stays_within_its_bound, 0,
-                        LAST_TYPE * SHAPES);
+    add_loop_test(tc, every_shape_type_stride_and_chunk_stays_within_its_bound, 0,
+                  LAST_TYPE * SHAPES);
     tcase_add_test(tc, the_weight_gradient_is_added_or_overwritten_as_asked);
     tcase_add_test(tc, padding_and_rows_that_nothing_asks_of_are_never_read);
     tcase_add_test(tc, one_gradient_alone_has_the_bits_it_has_with_the_other);

@@ -514,12 +514,11 @@ int main(void)
     Suite *suite = suite_create("logprobs");
     TCase *tc = tcase_create("core");
     tcase_set_timeout(tc, 120);
-    tcase_add_loop_test(tc, every_size_type_stride_and_alignment_stays_within_its_bound, 0,
-                        SIZES);
+    add_loop_test(tc, every_size_type_stride_and_alignment_stays_within_its_bound, 0, SIZES);
     tcase_add_test(tc, no_rows_are_no_work);
     tcase_add_test(tc, entropy_and_log_prob_keep_their_precision_near_one_hot);
     tcase_add_test(tc, entropy_of_equal_logits_is_the_logarithm_of_their_number);
-    tcase_add_loop_test(tc, zeros_of_either_sign_are_one_logit, 0, LAST_TYPE);
+    add_loop_test(tc, zeros_of_either_sign_are_one_logit, 0, LAST_TYPE);
     tcase_add_test(tc, logits_of_ten_thousand_are_as_good_as_small_ones);
     tcase_add_test(tc, logits_at_the_ends_of_the_range_give_numbers);
     tcase_add_test(tc, a_logit_of_minus_infinity_has_no_probability_and_no_gradient);
@@ -528,7 +527,7 @@ int main(void)
     tcase_add_test(tc, padding_rows_and_gaps_are_never_read);
     tcase_add_test(tc, the_gradient_may_replace_the_logits);
     tcase_add_test(tc, what_is_not_asked_for_changes_nothing_else);
-    tcase_add_loop_test(tc, every_path_thread_count_and_alignment_has_the_same_bits, 0, 3);
+    add_loop_test(tc, every_path_thread_count_and_alignment_has_the_same_bits, 0, 3);
     tcase_add_test(tc, gradients_are_central_differences_of_what_they_differentiate);
     tcase_add_test(tc, a_gradient_row_sums_to_zero);
     suite_add_tcase(suite, tc);

@@ -24,7 +24,7 @@ static gradreg_context *context_with(const char *path, int32_t threads)
     params.threads = threads;
     if (path != NULL)
         setenv("GRADREG_VECTOR_PATH", path, 1);
-    const gradreg_status status = gradreg_context_create(&context, &params);
+    const gradreg_status status = test_context_create(&context, &params);
     if (path != NULL)
         unsetenv("GRADREG_VECTOR_PATH");
     return status == GRADREG_OK ? context : NULL; /* a path that this processor lacks */
@@ -500,9 +500,9 @@ int main(void)
     tcase_add_test(buffers, equal_rows_do_not_diverge_and_disjoint_ones_by_ln_2);
     tcase_add_test(buffers, nearly_equal_rows_keep_their_digits);
     tcase_add_test(buffers, rows_that_are_no_distribution_give_nan);
-    tcase_add_loop_test(buffers, distances_are_those_of_plain_sums, 0, 3 * LAST_TYPE);
+    add_loop_test(buffers, distances_are_those_of_plain_sums, 0, 3 * LAST_TYPE);
     tcase_add_test(buffers, finite_weights_have_a_finite_distance_and_others_none);
-    tcase_add_loop_test(buffers, threads_paths_and_alignment_decide_nothing, 0, LAST_TYPE);
+    add_loop_test(buffers, threads_paths_and_alignment_decide_nothing, 0, LAST_TYPE);
     tcase_add_test(buffers, segments_may_pass_2_to_the_31);
     tcase_add_test(buffers, nothing_is_fine);
     suite_add_tcase(suite, host);

@@ -322,14 +322,14 @@ int main(void)
     TCase *tcase = tcase_create("noise");
 
     make_table();
-    tcase_add_loop_test(tcase, each_rule_has_its_length_and_sign, 0, 9);
-    tcase_add_loop_test(tcase, noise_is_rounded_once_in_every_type, 0, 2 * TYPE_PAIRS);
-    tcase_add_loop_test(tcase, step_noise_goes_where_the_last_step_went, 0, 2);
-    tcase_add_loop_test(tcase, before_a_direction_nothing_moves_and_the_terms_say_so, 0,
-                        2 * TYPE_PAIRS);
+    add_loop_test(tcase, each_rule_has_its_length_and_sign, 0, 9);
+    add_loop_test(tcase, noise_is_rounded_once_in_every_type, 0, 2 * TYPE_PAIRS);
+    add_loop_test(tcase, step_noise_goes_where_the_last_step_went, 0, 2);
+    add_loop_test(tcase, before_a_direction_nothing_moves_and_the_terms_say_so, 0,
+                  2 * TYPE_PAIRS);
     tcase_add_test(tcase, a_step_without_noise_has_no_noise_terms);
-    tcase_add_loop_test(tcase, only_usable_steps_leave_a_direction, 0, 6);
-    tcase_add_loop_test(tcase, roles_and_layers_select, 0, 12);
+    add_loop_test(tcase, only_usable_steps_leave_a_direction, 0, 6);
+    add_loop_test(tcase, roles_and_layers_select, 0, 12);
     suite_add_tcase(suite, tcase);
     return run_suite(suite);
 }

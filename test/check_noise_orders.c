@@ -237,11 +237,10 @@ int main(void)
     TCase *tcase = tcase_create("orders");
 
     make_table();
-    tcase_add_loop_test(tcase, every_order_of_calls_ends_with_theta, 0, ORDERS * TYPE_PAIRS);
-    tcase_add_loop_test(tcase, steps_start_from_the_rounded_noisy_point, 0, 3 * TYPE_PAIRS);
-    tcase_add_loop_test(tcase, mirror_repeats_the_draws_of_the_noise, 0, TYPE_PAIRS);
-    tcase_add_loop_test(tcase, noise_stays_in_on_segments_that_delta_leaves_alone, 0,
-                        TYPE_PAIRS);
+    add_loop_test(tcase, every_order_of_calls_ends_with_theta, 0, ORDERS * TYPE_PAIRS);
+    add_loop_test(tcase, steps_start_from_the_rounded_noisy_point, 0, 3 * TYPE_PAIRS);
+    add_loop_test(tcase, mirror_repeats_the_draws_of_the_noise, 0, TYPE_PAIRS);
+    add_loop_test(tcase, noise_stays_in_on_segments_that_delta_leaves_alone, 0, TYPE_PAIRS);
     suite_add_tcase(suite, tcase);
     return run_suite(suite);
 }

@@ -449,14 +449,14 @@ int main(void)
     Suite *suite = suite_create("oracle");
     TCase *tc = tcase_create("steps");
 
-    tcase_add_loop_test(tc, differences_converge_at_their_order, 0, FORMS);
-    tcase_add_loop_test(tc, on_penalty_is_the_gradient_of_the_penalty, 0, 2);
-    tcase_add_loop_test(tc, norm_penalty_as_long_as_the_step_is_sam, 0, 2);
+    add_loop_test(tc, differences_converge_at_their_order, 0, FORMS);
+    add_loop_test(tc, on_penalty_is_the_gradient_of_the_penalty, 0, 2);
+    add_loop_test(tc, norm_penalty_as_long_as_the_step_is_sam, 0, 2);
     tcase_add_test(tc, separate_clips_lose_the_part_along_the_gradient);
     tcase_add_test(tc, a_common_clip_scales_the_whole_step);
-    tcase_add_loop_test(tc, a_reused_correction_repeats_the_step_it_came_from, 0, FORMS);
-    tcase_add_loop_test(tc, noise_has_the_length_of_its_rule, 0, 3);
-    tcase_add_loop_test(tc, terms_tend_to_what_they_are_called, 0, 2);
+    add_loop_test(tc, a_reused_correction_repeats_the_step_it_came_from, 0, FORMS);
+    add_loop_test(tc, noise_has_the_length_of_its_rule, 0, 3);
+    add_loop_test(tc, terms_tend_to_what_they_are_called, 0, 2);
     suite_add_tcase(suite, tc);
     return run_suite(suite);
 }

@@ -171,8 +171,8 @@ int main(void)
     Suite *suite = suite_create("oracle rules");
     TCase *tc = tcase_create("rules");
 
-    tcase_add_loop_test(tc, rounding_agrees_with_known_bits, 0,
-                        sizeof(roundings) / sizeof(*roundings));
+    add_loop_test(tc, rounding_agrees_with_known_bits, 0,
+                  sizeof(roundings) / sizeof(*roundings));
     tcase_add_test(tc, rounding_to_f32_agrees_with_the_processor);
     tcase_add_test(tc, schedule_of_the_article);
     tcase_add_test(tc, curves_meet_their_ends);

@@ -187,8 +187,8 @@ int main(void)
     Suite *suite = suite_create("policy gradients");
     TCase *tc = tcase_create("core");
     tcase_set_timeout(tc, 600);
-    tcase_add_loop_test(tc, every_composition_has_the_gradient_of_its_own_loss, 0,
-                        LAST_RATIO_LEVEL * LAST_SURROGATE);
+    add_loop_test(tc, every_composition_has_the_gradient_of_its_own_loss, 0,
+                  LAST_RATIO_LEVEL * LAST_SURROGATE);
     suite_add_tcase(suite, tc);
     return run_suite(suite);
 }

@@ -467,10 +467,10 @@ int main(int argc, char **argv)
     kls = vectors_read(folder, "kl");
     advantages = vectors_read(folder, "advantages");
     tcase_add_test(tc, every_case_is_read);
-    tcase_add_loop_test(tc, the_oracle_agrees_in_double, 0, LOSSES);
-    tcase_add_loop_test(tc, the_library_agrees_in_f32, 0, LOSSES);
-    tcase_add_loop_test(tc, kl_estimates_agree, 0, KLS);
-    tcase_add_loop_test(tc, advantages_agree, 0, ADVANTAGES);
+    add_loop_test(tc, the_oracle_agrees_in_double, 0, LOSSES);
+    add_loop_test(tc, the_library_agrees_in_f32, 0, LOSSES);
+    add_loop_test(tc, kl_estimates_agree, 0, KLS);
+    add_loop_test(tc, advantages_agree, 0, ADVANTAGES);
     suite_add_tcase(suite, tc);
     const int result = run_suite(suite);
     cJSON_Delete(losses);

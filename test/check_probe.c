@@ -240,7 +240,7 @@ START_TEST(a_probe_holds_its_memory_from_the_start)
     static float rows[TRIALS][20000];
     params.allocator = counting_hook(&allocator);
     params.threads = 1;
-    assert_ok(gradreg_context_create(&context, &params));
+    assert_ok(test_context_create(&context, &params));
     gradreg_probe *probe = probe_with(context, TRIALS, 0.5);
     const size_t calls = allocator.calls;
     assert_ok(gradreg_probe_inject(probe, rows, GRADREG_TYPE_F32, TRIALS, 20000, 0, 0, 0));
@@ -293,11 +293,9 @@ int main(void)
     Suite *suite = suite_create("probe");
     TCase *figures = tcase_create("figures");
     tcase_set_timeout(figures, 60);
-    tcase_add_loop_test(figures,
-                        batching_threads_paths_and_alignment_decide_nothing_about_statistics, 0,
-                        LAST_TYPE);
-    tcase_add_loop_test(figures, probabilities_and_statistics_are_those_of_two_passes, 0,
-                        LAST_TYPE);
+    add_loop_test(figures, batching_threads_paths_and_alignment_decide_nothing_about_statistics,
+                  0, LAST_TYPE);
+    add_loop_test(figures, probabilities_and_statistics_are_those_of_two_passes, 0, LAST_TYPE);
     tcase_add_test(figures, a_small_spread_of_large_probabilities_is_seen);
     tcase_add_test(figures, huge_and_absent_logits_have_probabilities);
     tcase_add_test(figures, rows_without_a_probability_are_counted_and_left_out);

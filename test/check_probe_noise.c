@@ -427,15 +427,14 @@ int main(void)
     tcase_add_test(noise, noise_is_standard_normal);
     tcase_add_test(noise, trials_layers_seeds_and_elements_have_unrelated_noise);
     tcase_add_test(noise, noise_is_that_of_the_oracle);
-    tcase_add_loop_test(rows, rows_move_by_their_own_rms, 0, LAST_TYPE);
-    tcase_add_loop_test(rows, the_store_rounds_to_nearest_even, 0, LAST_TYPE);
+    add_loop_test(rows, rows_move_by_their_own_rms, 0, LAST_TYPE);
+    add_loop_test(rows, the_store_rounds_to_nearest_even, 0, LAST_TYPE);
     tcase_add_test(rows, f16_saturates_and_is_counted);
-    tcase_add_loop_test(rows, rows_that_are_not_finite_are_left_alone_and_counted, 0,
-                        LAST_TYPE);
+    add_loop_test(rows, rows_that_are_not_finite_are_left_alone_and_counted, 0, LAST_TYPE);
     tcase_add_test(rows, zeros_stay_and_extremes_are_scaled);
     tcase_add_test(rows, no_noise_moves_nothing);
-    tcase_add_loop_test(rows, batching_threads_paths_and_alignment_decide_nothing_about_noise,
-                        0, LAST_TYPE);
+    add_loop_test(rows, batching_threads_paths_and_alignment_decide_nothing_about_noise, 0,
+                  LAST_TYPE);
     tcase_add_test(rows, the_hosts_floating_point_environment_decides_nothing);
     suite_add_tcase(suite, noise);
     suite_add_tcase(suite, rows);

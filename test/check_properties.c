@@ -379,19 +379,16 @@ int main(void)
     TCase *off = tcase_create("strength"), *back = tcase_create("restore"),
           *none = tcase_create("nothing there");
 
-    tcase_add_loop_test(off, without_strength_the_gradient_keeps_every_bit, 0,
-                        TYPE_PAIRS * 3 * 2);
-    tcase_add_loop_test(off, excluded_weights_get_the_clipped_gradient, 0, TYPE_PAIRS * 2);
+    add_loop_test(off, without_strength_the_gradient_keeps_every_bit, 0, TYPE_PAIRS * 3 * 2);
+    add_loop_test(off, excluded_weights_get_the_clipped_gradient, 0, TYPE_PAIRS * 2);
     tcase_add_test(off, a_clip_really_scales_the_gradient);
-    tcase_add_loop_test(off, equal_gradients_leave_nothing_to_correct, 0, TYPE_PAIRS);
-    tcase_add_loop_test(back, theta_comes_back_to_the_last_bit, 0,
-                        TYPE_PAIRS * ENDINGS * 2 * 2);
-    tcase_add_loop_test(back, theta_comes_back_from_the_master, 0,
-                        TYPE_PAIRS * BY_CANCEL_MIRRORED);
+    add_loop_test(off, equal_gradients_leave_nothing_to_correct, 0, TYPE_PAIRS);
+    add_loop_test(back, theta_comes_back_to_the_last_bit, 0, TYPE_PAIRS * ENDINGS * 2 * 2);
+    add_loop_test(back, theta_comes_back_from_the_master, 0, TYPE_PAIRS * BY_CANCEL_MIRRORED);
     tcase_add_test(back, a_master_that_differs_is_noticed);
     tcase_add_test(back, restoring_does_not_subtract);
-    tcase_add_loop_test(none, a_zero_gradient_does_nothing, 0, 24);
-    tcase_add_loop_test(none, a_table_without_elements_has_norm_zero, 0, 2);
+    add_loop_test(none, a_zero_gradient_does_nothing, 0, 24);
+    add_loop_test(none, a_table_without_elements_has_norm_zero, 0, 2);
     suite_add_tcase(suite, off);
     suite_add_tcase(suite, back);
     suite_add_tcase(suite, none);

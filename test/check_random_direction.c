@@ -93,7 +93,7 @@ static bool has_path(const char *path)
     gradreg_context *context = NULL;
 
     setenv("GRADREG_VECTOR_PATH", path, 1);
-    const gradreg_status status = gradreg_context_create(&context, NULL);
+    const gradreg_status status = test_context_create(&context, NULL);
     unsetenv("GRADREG_VECTOR_PATH");
     assert_ok(gradreg_context_destroy(context));
     return status == GRADREG_OK;
@@ -537,14 +537,14 @@ int main(void)
     SRunner *runner = srunner_create(suite);
 
     tcase_set_timeout(places, WORLD_SECONDS + 30.0);
-    tcase_add_loop_test(places, threads_and_paths_do_not_decide, 0, 4);
-    tcase_add_loop_test(places, ranks_draw_their_part_of_one_direction, 0, 4);
-    tcase_add_loop_test(places, seed_step_and_segment_decide, 0, 2);
+    add_loop_test(places, threads_and_paths_do_not_decide, 0, 4);
+    add_loop_test(places, ranks_draw_their_part_of_one_direction, 0, 4);
+    add_loop_test(places, seed_step_and_segment_decide, 0, 2);
     tcase_add_test(moments, rademacher_is_a_fair_sign);
     tcase_add_test(moments, gaussian_has_its_moments_and_tails);
-    tcase_add_loop_test(moments, the_measured_direction_is_the_one_taken, 0, 4);
-    tcase_add_loop_test(moments, random_curvatures_average_to_the_trace, 0, 16);
-    tcase_add_loop_test(moments, stochastic_rounding_is_unbiased_per_weight, 0, LAST_TYPE);
+    add_loop_test(moments, the_measured_direction_is_the_one_taken, 0, 4);
+    add_loop_test(moments, random_curvatures_average_to_the_trace, 0, 16);
+    add_loop_test(moments, stochastic_rounding_is_unbiased_per_weight, 0, LAST_TYPE);
     tcase_add_test(moments, the_mirror_image_is_rounded_with_draws_of_its_own);
     suite_add_tcase(suite, places);
     suite_add_tcase(suite, moments);

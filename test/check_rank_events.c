@@ -360,13 +360,13 @@ int main(void)
     const int variants = TEST_UNDER_TSAN ? LAYOUTS : rig_is_small() ? 8 : 16;
 
     tcase_set_timeout(tcase, WORLD_SECONDS + 30.0);
-    tcase_add_loop_test(tcase, ranks_decide_alike_about_gradients_that_are_not_finite, 0, 6);
-    tcase_add_loop_test(tcase, segments_without_gradients_are_left_out_on_every_rank, 0, 4);
-    tcase_add_loop_test(tcase, replicas_count_once_and_move_like_the_original, 0, 4);
-    tcase_add_loop_test(tcase, what_is_kept_follows_its_element_when_slices_move, 0, 5);
+    add_loop_test(tcase, ranks_decide_alike_about_gradients_that_are_not_finite, 0, 6);
+    add_loop_test(tcase, segments_without_gradients_are_left_out_on_every_rank, 0, 4);
+    add_loop_test(tcase, replicas_count_once_and_move_like_the_original, 0, 4);
+    add_loop_test(tcase, what_is_kept_follows_its_element_when_slices_move, 0, 5);
     tcase_add_test(tcase, blocks_do_not_shift_behind_a_cut);
     tcase_add_test(tcase, ranks_that_all_hold_everything_are_told_so);
-    tcase_add_loop_test(tcase, a_failed_exchange_leaves_everything_as_it_was, 0, variants);
+    add_loop_test(tcase, a_failed_exchange_leaves_everything_as_it_was, 0, variants);
     suite_add_tcase(suite, tcase);
     /* Always in a process of its own: a rank that fails must not go on as the suite. */
     srunner_set_fork_status(runner, CK_FORK);

@@ -128,10 +128,9 @@ int main(void)
     const int variants = rig_is_small() ? 4 - 2 * TEST_UNDER_TSAN : 8;
 
     tcase_set_timeout(tcase, WORLD_SECONDS + 30.0);
-    tcase_add_loop_test(tcase, cuts_mean_nothing_where_no_norm_decides, 0, pairs_tried);
-    tcase_add_loop_test(tcase, cuts_at_runs_of_blocks_give_the_bits_of_one_process, 0,
-                        variants);
-    tcase_add_loop_test(tcase, cuts_anywhere_stay_within_an_ulp_of_coefficients, 0, variants);
+    add_loop_test(tcase, cuts_mean_nothing_where_no_norm_decides, 0, pairs_tried);
+    add_loop_test(tcase, cuts_at_runs_of_blocks_give_the_bits_of_one_process, 0, variants);
+    add_loop_test(tcase, cuts_anywhere_stay_within_an_ulp_of_coefficients, 0, variants);
     suite_add_tcase(suite, tcase);
     /* Always in a process of its own: a rank that fails must not go on as the suite. */
     srunner_set_fork_status(runner, CK_FORK);

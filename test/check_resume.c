@@ -459,12 +459,12 @@ int main(void)
 
     make_table();
     tcase_set_timeout(tcase, 60.0);
-    tcase_add_loop_test(tcase, every_stop_resumes_with_the_same_bits, 0, VARIANTS);
-    tcase_add_loop_test(tcase, a_used_handle_resumes_like_a_new_one, 0, VARIANTS);
-    tcase_add_loop_test(tcase, saving_changes_nothing, 0, VARIANTS);
-    tcase_add_loop_test(tcase, a_state_with_any_byte_changed_is_refused, 0, 2);
-    tcase_add_loop_test(tcase, a_state_of_another_table_or_of_other_parameters_is_refused, 0,
-                        CHANGES);
+    add_loop_test(tcase, every_stop_resumes_with_the_same_bits, 0, VARIANTS);
+    add_loop_test(tcase, a_used_handle_resumes_like_a_new_one, 0, VARIANTS);
+    add_loop_test(tcase, saving_changes_nothing, 0, VARIANTS);
+    add_loop_test(tcase, a_state_with_any_byte_changed_is_refused, 0, 2);
+    add_loop_test(tcase, a_state_of_another_table_or_of_other_parameters_is_refused, 0,
+                  CHANGES);
     tcase_add_test(tcase, settings_come_with_the_state);
     tcase_add_test(tcase, only_a_handle_at_rest_saves_and_loads);
     suite_add_tcase(suite, tcase);

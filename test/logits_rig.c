@@ -221,7 +221,7 @@ gradreg_context *logits_context(int32_t threads, const char *path)
     gradreg_context *context = NULL;
     params.threads = threads;
     ck_assert(path == NULL || setenv("GRADREG_VECTOR_PATH", path, 1) == 0);
-    assert_ok(gradreg_context_create(&context, &params));
+    assert_ok(test_context_create(&context, &params));
     ck_assert(path == NULL || unsetenv("GRADREG_VECTOR_PATH") == 0);
     return context;
 }

@@ -146,7 +146,7 @@ gradreg_context *policy_context(int32_t threads)
     gradreg_context_params params = GRADREG_CONTEXT_PARAMS_INIT;
     gradreg_context *context = NULL;
     params.threads = threads;
-    assert_ok(gradreg_context_create(&context, &params));
+    assert_ok(test_context_create(&context, &params));
     return context;
 }
 

@@ -13,7 +13,7 @@ gradreg_context *context_with(const char *path, int32_t threads)
     params.threads = threads;
     if (path != NULL)
         setenv("GRADREG_VECTOR_PATH", path, 1);
-    const gradreg_status status = gradreg_context_create(&context, &params);
+    const gradreg_status status = test_context_create(&context, &params);
     if (path != NULL)
         unsetenv("GRADREG_VECTOR_PATH");
     return status == GRADREG_OK ? context : NULL;

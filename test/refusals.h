@@ -49,7 +49,7 @@ struct init_row {
 /* NULL and sizes that no version had are refused, larger ones filled with zeros. */
 void refusals_of_init(const struct init_row *row);
 
-/* Runs the suite; a whole run must also have had rows for all functions that are `mine`, and every
+/* Runs the suite; a whole run on the CPU must also have had rows for all functions that are `mine`, and every
  * status that the header promises for them. Exit status. */
 int refusals_run(Suite *suite, bool (*mine)(const char *name));
 

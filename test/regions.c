@@ -16,7 +16,7 @@ gradreg_context *open_pool(int threads, log_collector *log)
     params.threads = threads;
     if (log != NULL)
         params.log = log_hook(log, GRADREG_LOG_INFO);
-    assert_ok(gradreg_context_create(&context, &params));
+    assert_ok(test_context_create(&context, &params));
     return context;
 }
 

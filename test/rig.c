@@ -130,11 +130,13 @@ static void open_context(rig *r)
     gradreg_context_params params = GRADREG_CONTEXT_PARAMS_INIT;
 
     params.threads = r->setup.threads != 0 ? r->setup.threads : 1;
+    if (r->setup.on_cpu)
+        params.backend = GRADREG_BACKEND_CPU;
     if (r->setup.log != NULL)
         params.log = log_hook(r->setup.log, GRADREG_LOG_INFO);
     if (r->setup.path != NULL)
         setenv("GRADREG_VECTOR_PATH", r->setup.path, 1);
-    assert_ok(gradreg_context_create(&r->context, &params));
+    assert_ok(test_context_create(&r->context, &params));
     if (r->setup.path != NULL)
         unsetenv("GRADREG_VECTOR_PATH");
 }

@@ -23,6 +23,7 @@ enum rig_buffer {
 };
 
 typedef struct rig_setup {
+    bool on_cpu;         /* whatever backend the suite runs on */
     const char *path;    /* NULL: what the context chooses */
     int32_t threads;     /* 0 = 1 */
     size_t misalignment; /* in elements */

@@ -41,7 +41,7 @@ struct trainer *open_trainer(const gradreg_segment *segments,
 
     ck_assert_ptr_nonnull(t);
     memcpy(t->segments, segments, sizeof(t->segments));
-    assert_ok(gradreg_context_create(&t->context, NULL));
+    assert_ok(test_context_create(&t->context, NULL));
     assert_ok(gradreg_regularizer_create(&t->reg, t->context, t->segments, SEGMENTS, params));
     t->buffers = buffers;
     t->buffers.params = t->theta;

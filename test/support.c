@@ -29,10 +29,12 @@ int run_suite(Suite *suite)
 
     printf("GRADREG_TEST_SEED=%llu\n", (unsigned long long)test_seed());
     fflush(stdout);
+    backend_open();
     srunner_run_all(runner, CK_NORMAL);
     const int failed = srunner_ntests_failed(runner);
+    const bool complete = backend_close(srunner_ntests_run(runner));
     srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return failed == 0 && complete ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 /* Passing assertions of Check are slow (each is reported to the parent): here only failures are. */
@@ -428,6 +430,7 @@ void make_sentence_stale(void)
 void check_status(const char *file, int line, const char *call, gradreg_status got,
                   gradreg_status want)
 {
+    backend_wait();
     if (got != want)
         ck_abort_msg("%s:%d: %s gave %s, expected %s; last sentence: %s", file, line, call,
                      gradreg_status_name(got), gradreg_status_name(want), gradreg_last_error());

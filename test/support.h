@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backend.h"
 #include "choices.h"
 #include "gradreg.h"
 #include "numbers.h"

@@ -121,7 +121,7 @@ static void open_library(trainer *t, const gradreg_segment *segments, size_t cou
     gradreg_context_params c = GRADREG_CONTEXT_PARAMS_INIT;
 
     c.threads = t->setup.threads != 0 ? t->setup.threads : 1;
-    assert_ok(gradreg_context_create(&t->context, &c));
+    assert_ok(test_context_create(&t->context, &c));
     assert_ok(gradreg_regularizer_create(&t->regularizer, t->context, segments, count, params));
 }
 

@@ -74,6 +74,8 @@ cudaError_t copy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
         return cudaErrorStreamCaptureUnsupported;
     }
     cudaError_t error;
+    if (source == Place::PAGEABLE && settings().pageable)
+        run_all(stream); /* kernels may write there: the copy comes after them */
     if (source == Place::PAGEABLE) {
         const unsigned char *begin = static_cast<const unsigned char *>(from);
         const std::vector<unsigned char> staged(begin, begin + bytes);
@@ -93,7 +95,8 @@ cudaError_t set(void *to, int value, size_t bytes, const std::shared_ptr<Stream>
     Place place;
     if (bytes == 0)
         return cudaSuccess;
-    if (stream == nullptr || !place_of(to, bytes, &place) || place == Place::PAGEABLE)
+    if (stream == nullptr || !place_of(to, bytes, &place) ||
+        (place == Place::PAGEABLE && !settings().pageable))
         return cudaErrorInvalidValue;
     return add(stream, [=] {
         std::memset(to, value, bytes);
