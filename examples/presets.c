@@ -7,13 +7,38 @@
 
 #include "gradreg.h"
 
-static const char *const ratios[] = { "", "r of the token", "s of the sequence",
-                                      "s, moving as r" };
-static const char *const surrogates[] = { "",          "clipped",        "clipped weight",
-                                          "soft gate", "geometric mean", "plain" };
-static const char *const aggregations[] = {
-    "", "1 / (B n)", "1 / N", "1 / (B L)", "1 / B", "n / (B n)", "1 / (P n of the prompt)"
+static const char *const ratios[] = {
+    [GRADREG_RATIO_TOKEN] = "r of the token",
+    [GRADREG_RATIO_SEQUENCE] = "s of the sequence",
+    [GRADREG_RATIO_SEQUENCE_TOKEN] = "s, moving as r",
 };
+static const char *const surrogates[] = {
+    [GRADREG_SURROGATE_CLIPPED] = "clipped",
+    [GRADREG_SURROGATE_CLIPPED_WEIGHT] = "clipped weight",
+    [GRADREG_SURROGATE_SOFT_GATE] = "soft gate",
+    [GRADREG_SURROGATE_GEOMETRIC_MEAN] = "geometric mean",
+    [GRADREG_SURROGATE_PLAIN] = "plain",
+};
+static const char *const aggregations[] = {
+    [GRADREG_AGGREGATE_SEQUENCE_MEAN] = "1 / (B n)",
+    [GRADREG_AGGREGATE_TOKEN_MEAN] = "1 / N",
+    [GRADREG_AGGREGATE_CONSTANT] = "1 / (B L)",
+    [GRADREG_AGGREGATE_SEQUENCE_SUM] = "1 / B",
+    [GRADREG_AGGREGATE_LENGTH_WEIGHTED] = "n / (B n)",
+    [GRADREG_AGGREGATE_PROMPT_MEAN] = "1 / (P n of the prompt)",
+};
+
+/* A library of another age may have constants that these tables lack. */
+static const char *name_of(const char *const *names, size_t count, int32_t constant)
+{
+    if (constant < 0 || (size_t)constant >= count || names[constant] == NULL) {
+        fprintf(stderr, "no name for constant %d: this program is older than its library\n",
+                (int)constant);
+        exit(EXIT_FAILURE);
+    }
+    return names[constant];
+}
+#define NAME_OF(names, constant) name_of(names, sizeof(names) / sizeof(*(names)), constant)
 
 static gradreg_policy preset(const char *name)
 {
@@ -54,13 +79,14 @@ static void print_row(const char *name)
     /* A plain surrogate has no ratio in it, and a geometric mean is the sequence's. */
     const char *ratio = p.surrogate == GRADREG_SURROGATE_PLAIN ? "-"
                         : p.surrogate == GRADREG_SURROGATE_GEOMETRIC_MEAN
-                            ? ratios[2]
-                            : ratios[p.ratio_level];
-    printf("| `%s` | %s | %s | ", name, ratio, surrogates[p.surrogate]);
+                            ? NAME_OF(ratios, GRADREG_RATIO_SEQUENCE)
+                            : NAME_OF(ratios, p.ratio_level);
+    printf("| `%s` | %s | %s | ", name, ratio, NAME_OF(surrogates, p.surrogate));
     print_range(&p);
     printf(" | ");
     print_limits(&p);
-    printf(" | %s | %s |\n", aggregations[p.aggregation], p.count_empty_rows ? "yes" : "no");
+    printf(" | %s | %s |\n", NAME_OF(aggregations, p.aggregation),
+           p.count_empty_rows ? "yes" : "no");
 }
 
 static void print_fields(const char *name)

@@ -1,10 +1,10 @@
-/* backend.h - what a backend must supply for the regularizer.
+/* backend.h - what a backend must supply: five tables of functions, for the regularizer first.
  *
  * In: a gr_work, whose spans, table and view lie where the backend can reach them. Out: sums per
  * bin, moved weights, gradients. The front (regularizer_step.c) has validated everything and
  * calls the ops in the order of the data flow; an op may assert, never re-checks, and does not
- * wait for the device except where it says so. To add a backend: fill this table in lib/NAME/ and
- * name it in gradreg_i_backend_ops(). Every op is REQUIRED. */
+ * wait for the device except where it says so. To add a backend: fill a gr_backend in lib/NAME/ and
+ * name it in backend.c. Every op is REQUIRED but for those that say otherwise. */
 #ifndef GRADREG_LIB_BACKEND_H
 #define GRADREG_LIB_BACKEND_H
 
@@ -185,5 +185,14 @@ typedef struct gr_monitor_ops {
 } gr_monitor_ops;
 
 const gr_monitor_ops *gradreg_i_backend_monitors(const gradreg_context *context);
+
+/* All that a backend supplies. Every table is REQUIRED. */
+typedef struct gr_backend {
+    const gr_backend_ops *ops;
+    const gr_loss_ops *losses;
+    const gr_logits_ops *logits;
+    const gr_probe_ops *probe;
+    const gr_monitor_ops *monitors;
+} gr_backend;
 
 #endif

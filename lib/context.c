@@ -211,16 +211,17 @@ static bool has_cuda(void)
     return gradreg_i_device_find(&device) == GRADREG_OK;
 }
 
-/* One row per backend: whether it can be opened here, opening it (a sentence where it cannot),
- * and its lines in context_info. */
+/* One row per backend: its name in sentences, whether it can be opened here, opening it (a sentence
+ * where it cannot), and its lines in context_info. */
 static const struct backend {
     gradreg_backend id;
+    const char *called;
     bool (*available)(void);
     gradreg_status (*open)(gradreg_context *context);
     void (*name)(const gradreg_context *context, struct gradreg_context_info *info);
 } backends[] = {
-    { GRADREG_BACKEND_CPU, always, open_cpu, name_cpu },
-    { GRADREG_BACKEND_CUDA, has_cuda, open_cuda, name_cuda },
+    { GRADREG_BACKEND_CPU, "CPU", always, open_cpu, name_cpu },
+    { GRADREG_BACKEND_CUDA, "CUDA", has_cuda, open_cuda, name_cuda },
 };
 
 static const struct backend *find_backend(gradreg_backend id)
@@ -377,7 +378,7 @@ gradreg_status gradreg_i_check_place(gradreg_context *context, const gr_pointer 
 {
     const gr_device *device =
         context->device_ops != NULL ? context->device_ops : gradreg_i_device_loaded();
-    const int on_cpu = context->device_ops == NULL;
+    const int on_host = context->device_ops == NULL;
     gr_place place;
     char name[96];
 
@@ -385,19 +386,20 @@ gradreg_status gradreg_i_check_place(gradreg_context *context, const gr_pointer 
         return GRADREG_OK;
     GR_TRY(device->look_up(&place, pointer->at));
     if (place.kind == GR_PLACE_SHARED ||
-        (place.kind == GR_PLACE_HOST && (on_cpu || device->reaches_host(context->device))) ||
-        (place.kind == GR_PLACE_DEVICE && !on_cpu && place.device == context->params.device))
+        (place.kind == GR_PLACE_HOST && (on_host || device->reaches_host(context->device))) ||
+        (place.kind == GR_PLACE_DEVICE && !on_host && place.device == context->params.device))
         return GRADREG_OK;
     name_pointer(name, sizeof(name), pointer);
     GR_REQUIRE(place.kind != GR_PLACE_HOST,
                "%s = %p is host memory, expected memory of CUDA device %ld", name, pointer->at,
                (long)context->params.device);
-    GR_REQUIRE(on_cpu, "%s = %p is memory of CUDA device %ld, the context is on device %ld",
+    GR_REQUIRE(on_host, "%s = %p is memory of CUDA device %ld, the context is on device %ld",
                name, pointer->at, (long)place.device, (long)context->params.device);
     return GR_FAIL(GRADREG_ERROR_INVALID_ARGUMENT,
                    "%s = %p is memory of CUDA device %ld, expected host memory: the context's "
-                   "backend is the CPU",
-                   name, pointer->at, (long)place.device);
+                   "backend is the %s",
+                   name, pointer->at, (long)place.device,
+                   find_backend(context->params.backend)->called);
 }
 
 gradreg_status gradreg_i_check_places(gradreg_context *context, const gr_pointer *pointers,
@@ -423,7 +425,8 @@ gradreg_status gradreg_context_set_stream(gradreg_context *context, void *stream
     GR_ENTER();
     GR_REQUIRE_POINTER(context);
     GR_REQUIRE(stream == NULL || context->device_ops != NULL,
-               "argument 'stream' is %p, expected NULL: the CPU has no streams", stream);
+               "argument 'stream' is %p, expected NULL: the %s has no streams", stream,
+               find_backend(context->params.backend)->called);
     GR_TRY(gradreg_i_busy_enter(&context->busy, "context"));
     context->stream = stream;
     if (context->device_ops != NULL)
@@ -437,7 +440,7 @@ gradreg_status gradreg_context_synchronize(gradreg_context *context)
     GR_ENTER();
     GR_REQUIRE_POINTER(context);
     GR_TRY(gradreg_i_busy_enter(&context->busy, "context"));
-    /* Nothing is ever queued on the CPU: every call has finished when it returns. */
+    /* Nothing is ever queued in host memory: every call has finished when it returns. */
     const gradreg_status status = context->device_ops != NULL
                                       ? context->device_ops->synchronize(context->device)
                                       : GRADREG_OK;

@@ -32,7 +32,7 @@ typedef struct gr_busy {
 struct gradreg_context {
     gradreg_context_params params; /* as given, AUTO, 0 and NULL resolved */
     gr_vector_path path;
-    const gr_device *device_ops; /* NULL: the CPU */
+    const gr_device *device_ops; /* NULL: memory is the host's */
     void *device;                /* what device_ops->open gave */
     char device_name[64];
     void *stream;

@@ -41,11 +41,7 @@ typedef struct gr_module {
     char version[28]; /* gradreg_version() of its libgradreg */
     /* once, before anything else. UNSUPPORTED without a driver, with a sentence */
     gradreg_status (*load)(const gr_core *core);
-    const gr_backend_ops *ops;
-    const gr_loss_ops *losses;
-    const gr_logits_ops *logits;
-    const gr_probe_ops *probe;
-    const gr_monitor_ops *monitors;
+    gr_backend backend;
 } gr_module;
 
 #define GR_CUDA_MODULE_SYMBOL "gradreg_cuda_module"

@@ -2,8 +2,9 @@
 """A new constant of an enumeration is let in and walked through.  usage: check_choices.py SOURCE_ROOT
 
 The last constant of each enumeration in the header is the end of its range in lib/options.c and
-lib/policy.c, of the type lists that lib/ compiles, and of test/choices.h; and a test's walk ends at
-a LAST_ of choices.h, not at a constant or a number of its own.
+lib/policy.c, of the type lists that lib/ compiles, and of test/choices.h; a test's walk ends at
+a LAST_ of choices.h, not at a constant or a number of its own; and examples/presets.c has a name for
+each constant of what it lists.
 """
 import re
 import sys
@@ -79,6 +80,15 @@ class Checker:
         self.checked += 1
         self.problems += [f"{path}: {what} lacks {name}" for name in self.types if name not in listed]
 
+    def names(self):
+        """An example prints what a preset is made of."""
+        path = "examples/presets.c"
+        named = re.findall(r"^    \[(GRADREG_\w+)\] = \"", self.read(path), re.M)
+        for kind in sorted({self.header.type_of[constant] for constant in named}):
+            self.checked += 1
+            self.problems += [f"{path}: {kind} {constant} has no name"
+                              for constant in self.header.constants[kind] if constant not in named]
+
     def last_constants(self):
         walked = re.findall(r"LAST_\w+ = (GRADREG_\w+)", self.read("test/choices.h"))
         for constant in walked:
@@ -105,6 +115,7 @@ def main():
     checker = Checker(Path(sys.argv[1]))
     checker.ranges()
     checker.lists()
+    checker.names()
     checker.walks(checker.last_constants())
     for problem in checker.problems:
         print(problem)

@@ -1,4 +1,4 @@
-/* cpu_backend.c - the CPU's op table: what is not a walk over elements.
+/* cpu_backend.c - the CPU's op tables, and what in them is not a walk over elements.
  *
  * In: rows of sums, decisions. Out: the same, reduced, decided, copied. Everything has finished
  * when an op returns; memory is the host's. */
@@ -116,7 +116,7 @@ static gradreg_status copy_bytes(gr_work *work, void *to, const void *from, size
     return GRADREG_OK;
 }
 
-const gr_backend_ops gradreg_cpu_backend = {
+static const gr_backend_ops ops = {
     .name = "CPU",
     .scratch_bytes = scratch_bytes,
     .note_bytes = note_bytes,
@@ -147,13 +147,13 @@ static gradreg_status read_metrics(gradreg_context *context, gradreg_policy_metr
     return GRADREG_OK;
 }
 
-const gr_loss_ops gradreg_cpu_losses = {
+static const gr_loss_ops losses = {
     .policy_loss = gradreg_cpu_policy_loss,
     .advantages = gradreg_cpu_advantages,
     .read_metrics = read_metrics,
 };
 
-const gr_logits_ops gradreg_cpu_logits = {
+static const gr_logits_ops logits = {
     .forward = gradreg_cpu_logprobs_forward,
     .backward = gradreg_cpu_logprobs_backward,
     .policy = gradreg_cpu_policy_logits,
@@ -165,4 +165,12 @@ const gr_logits_ops gradreg_cpu_logits = {
         "this build has no BLAS: install OpenBLAS (Debian: libopenblas-dev) and build "
         "libgradreg with -Dblas=enabled",
     .host_reads = 1,
+};
+
+const gr_backend gradreg_cpu_backend = {
+    .ops = &ops,
+    .losses = &losses,
+    .logits = &logits,
+    .probe = &gradreg_cpu_probe,
+    .monitors = &gradreg_cpu_monitors,
 };

@@ -7,9 +7,7 @@
 #include "../backend.h"
 #include "../context.h"
 
-extern const gr_backend_ops gradreg_cpu_backend;
-extern const gr_loss_ops gradreg_cpu_losses;
-extern const gr_logits_ops gradreg_cpu_logits;
+extern const gr_backend gradreg_cpu_backend;
 extern const gr_probe_ops gradreg_cpu_probe;
 extern const gr_monitor_ops gradreg_cpu_monitors;
 

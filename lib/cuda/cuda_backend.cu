@@ -162,10 +162,6 @@ const gr_module gradreg_cuda_module = {
     GR_MODULE_LAYOUT,
     GR_CUDA_VERSION,
     gradreg_cuda_load,
-    &ops,
-    &gradreg_cuda_losses,
-    &logits,
-    &gradreg_cuda_probe,
-    &gradreg_cuda_monitors
+    { &ops, &gradreg_cuda_losses, &logits, &gradreg_cuda_probe, &gradreg_cuda_monitors }
 };
 }
