@@ -37,7 +37,7 @@ static float read_logit(gradreg_type type, const char *row, size_t i)
         return x;
     }
     memcpy(&half, row + i * sizeof(half), sizeof(half));
-    return type == GRADREG_TYPE_BF16 ? gr_bf16_to_f32(half) : gr_f16_to_f32(half);
+    return gr_half_to_f32(type, half);
 }
 
 static void write_logit(gradreg_type type, char *row, size_t i, float x)
@@ -46,8 +46,7 @@ static void write_logit(gradreg_type type, char *row, size_t i, float x)
         memcpy(row + i * sizeof(x), &x, sizeof(x));
         return;
     }
-    const uint16_t half =
-        type == GRADREG_TYPE_BF16 ? gr_f32_to_bf16(x) : gr_f32_to_f16_saturating(x);
+    const uint16_t half = gr_f32_to_half(type, x);
     memcpy(row + i * sizeof(half), &half, sizeof(half));
 }
 

@@ -20,15 +20,6 @@ static void keep_sums(gr_cpu_block *b, const float *lanes, const uint64_t counts
 
 /* ---- stochastic rounding --------------------------------------------------------- */
 
-static float round_compute(int32_t type, float x)
-{
-    if (type == GRADREG_TYPE_BF16)
-        return gr_bf16_to_f32(gr_f32_to_bf16(x));
-    if (type == GRADREG_TYPE_F16)
-        return gr_f16_to_f32(gr_f32_to_f16_saturating(x));
-    return x;
-}
-
 /* Rounds the exact sum into `to`; gives what a load would read back. */
 static float round_into(int32_t type, void *to, size_t i, double exact, uint32_t bits,
                         uint64_t *saturated)
@@ -63,8 +54,8 @@ static void move_stochastic(const gr_cpu_block *b, const gr_move_block *m, const
         const uint32_t bits = words[element % 4];
         const double exact = GR_MOVE((double)base[i], (double)m->coefficient, (double)u[i]);
         const float stored = round_into(type, m->moved, i, exact, bits, &counts[1]);
-        const float before = round_compute(m->compute, base[i]);
-        const float after = round_compute(m->compute, stored);
+        const float before = gr_round_to(m->compute, base[i]);
+        const float after = gr_round_to(m->compute, stored);
         const float applied = (after - before) * m->scale_applied;
         float *lane = lanes + GR_LANE_OF(i);
         counts[0] += before != after;

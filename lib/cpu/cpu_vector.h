@@ -49,7 +49,7 @@ GR_ALWAYS gr_vf gr_load(const int type, const void *p, size_t i)
     if (type == GRADREG_TYPE_F32)
         return ((const float *)p)[i];
     const uint16_t half = ((const uint16_t *)p)[i];
-    return type == GRADREG_TYPE_BF16 ? gr_bf16_to_f32(half) : gr_f16_to_f32(half);
+    return gr_half_to_f32(type, half);
 }
 
 GR_ALWAYS gr_vf gr_store(const int type, void *p, size_t i, gr_vf x, gr_vi *saturated)
@@ -57,13 +57,10 @@ GR_ALWAYS gr_vf gr_store(const int type, void *p, size_t i, gr_vf x, gr_vi *satu
     if (type == GRADREG_TYPE_F32)
         return ((float *)p)[i] = x;
     uint16_t *half = (uint16_t *)p + i;
-    if (type == GRADREG_TYPE_BF16) {
-        *half = gr_f32_to_bf16(x);
-        return gr_bf16_to_f32(*half);
-    }
-    *saturated += gr_f16_saturates(x);
-    *half = gr_f32_to_f16_saturating(x);
-    return gr_f16_to_f32(*half);
+    if (type == GRADREG_TYPE_F16)
+        *saturated += gr_f16_saturates(x);
+    *half = gr_f32_to_half(type, x);
+    return gr_half_to_f32(type, *half);
 }
 
 GR_ALWAYS gr_vf gr_store_own(const int type, void *p, size_t i, gr_vf x, gr_vi *saturated)
@@ -73,9 +70,7 @@ GR_ALWAYS gr_vf gr_store_own(const int type, void *p, size_t i, gr_vf x, gr_vi *
 
 GR_ALWAYS gr_vf gr_rounded(const int type, gr_vf x)
 {
-    if (type == GRADREG_TYPE_BF16)
-        return gr_bf16_to_f32(gr_f32_to_bf16(x));
-    return gr_f16_to_f32(gr_f32_to_f16_saturating(x));
+    return gr_round_to(type, x);
 }
 
 GR_ALWAYS void gr_count_unequal(gr_vi *count, gr_vf x, gr_vf y)

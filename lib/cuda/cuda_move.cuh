@@ -22,22 +22,13 @@ typedef struct gr_move_factors {
     int32_t compute;
 } gr_move_factors;
 
-GR_DEVICE float gr_round_compute(int32_t type, float x)
-{
-    if (type == GRADREG_TYPE_BF16)
-        return gr_bf16_to_f32(gr_f32_to_bf16(x));
-    if (type == GRADREG_TYPE_F16)
-        return gr_f16_to_f32(gr_f32_to_f16_saturating(x));
-    return x;
-}
-
 template <int KEPT>
 GR_DEVICE void gr_move_add(gr_move_sums<KEPT> *sums, const gr_move_factors &f, int k,
                            float before, float after, float u)
 {
     if (f.compute != 0) {
-        before = gr_round_compute(f.compute, before);
-        after = gr_round_compute(f.compute, after);
+        before = gr_round_to(f.compute, before);
+        after = gr_round_to(f.compute, after);
     }
     sums->changed += before != after;
     const float applied = (after - before) * f.scale_applied;
@@ -49,8 +40,8 @@ template <int KEPT>
 GR_DEVICE void gr_move_add_slope(gr_move_sums<KEPT> *sums, const gr_move_factors &f, int k,
                                  float before, float after, float slope)
 {
-    before = gr_round_compute(f.compute, before);
-    after = gr_round_compute(f.compute, after);
+    before = gr_round_to(f.compute, before);
+    after = gr_round_to(f.compute, after);
     const float applied = (after - before) * f.scale_applied;
     gr_add(&sums->lanes, GR_MOVE_SLOPE, k, applied, slope * f.scale_slope);
 }

@@ -51,8 +51,7 @@ GR_DEVICE void gr_add_to(int32_t type, char *row, uint64_t i, float moved, uint3
     }
     if (type == GRADREG_TYPE_F16)
         *saturated += static_cast<uint32_t>(gr_f16_saturates(moved));
-    reinterpret_cast<uint16_t *>(row)[i] =
-        type == GRADREG_TYPE_BF16 ? gr_f32_to_bf16(moved) : gr_f32_to_f16_saturating(moved);
+    reinterpret_cast<uint16_t *>(row)[i] = gr_f32_to_half(type, moved);
 }
 
 __global__ void __launch_bounds__(ROW_THREADS, 4)

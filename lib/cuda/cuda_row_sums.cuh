@@ -90,7 +90,7 @@ GR_DEVICE float gr_element(int32_t type, const char *row, uint64_t i)
     if (type == GRADREG_TYPE_F32)
         return reinterpret_cast<const float *>(row)[i];
     const uint16_t half = reinterpret_cast<const uint16_t *>(row)[i];
-    return type == GRADREG_TYPE_BF16 ? gr_bf16_to_f32(half) : gr_f16_to_f32(half);
+    return gr_half_to_f32(type, half);
 }
 
 GR_DEVICE uint64_t gr_bytes_of(int32_t type, uint64_t elements)

@@ -31,7 +31,7 @@ GR_DEVICE float gr_logit(int32_t type, const char *row, uint64_t i)
     if (type == GRADREG_TYPE_F32)
         return reinterpret_cast<const float *>(row)[i];
     const uint16_t half = reinterpret_cast<const uint16_t *>(row)[i];
-    return type == GRADREG_TYPE_BF16 ? gr_bf16_to_f32(half) : gr_f16_to_f32(half);
+    return gr_half_to_f32(type, half);
 }
 
 /* ---- a block --------------------------------------------------------------------- */

@@ -17,6 +17,7 @@
 
 #include "../element.h"
 #include "../reduce.h"
+#include "../types.h"
 
 enum { GR_TILE = 2 * GR_LANES, GR_TILE_EACH = 8 };
 
@@ -56,8 +57,7 @@ GR_DEVICE bool gr_is_wide(const void *p)
 
 template <int TYPE> GR_DEVICE float gr_decode(uint32_t half)
 {
-    return TYPE == GRADREG_TYPE_BF16 ? gr_bf16_to_f32(static_cast<gr_bf16>(half))
-                                     : gr_f16_to_f32(static_cast<gr_f16>(half));
+    return gr_half_to_f32(TYPE, static_cast<uint16_t>(half));
 }
 
 template <int TYPE> GR_DEVICE float gr_get(const gr_tile<TYPE> &tile, int k)
@@ -86,8 +86,7 @@ GR_DEVICE float gr_put(gr_tile<TYPE> *tile, int k, float x, uint32_t *saturated)
         tile->word[k] = gr_f32_bits(x);
         return x;
     } else {
-        const uint32_t half =
-            TYPE == GRADREG_TYPE_BF16 ? gr_f32_to_bf16(x) : gr_f32_to_f16_saturating(x);
+        const uint32_t half = gr_f32_to_half(TYPE, x);
         if (TYPE == GRADREG_TYPE_F16)
             *saturated += static_cast<uint32_t>(gr_f16_saturates(x));
         gr_set_bits(tile, k, half);
