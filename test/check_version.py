@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """One version everywhere.  usage: check_version.py ROOT
 
-Compares what meson.build says with the header, the bindings, the packages and the changelog."""
+Compares what meson.build says with the header, the bindings, the packages and the changelog, in which
+only the first version may be without a date."""
 import re
 import sys
 from pathlib import Path
@@ -30,6 +31,10 @@ def main():
         said = ".".join(found.groups()) if found else "nothing that looks like a version"
         if said != version:
             problems.append(f"{name}: {said}, meson.build: {version}")
+    changelog = (root / "CHANGELOG.md").read_text(encoding="utf-8")
+    for heading in re.findall(r"^## (\[.*)$", changelog, re.M)[1:]:
+        if not re.fullmatch(r"\[\S+\] - \d{4}-\d\d-\d\d", heading):
+            problems.append(f"CHANGELOG.md: {heading}: what is not the newest has been released on a date")
     snapshot = root / "test" / "abi" / "gradreg_{}_{}.c".format(*version.split("."))
     if not snapshot.exists():
         problems.append(f"no ABI snapshot {snapshot.relative_to(root)}")
