@@ -5,6 +5,8 @@
 #define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include "coverage.h"
 
+#include "backend.h"
+
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -264,7 +266,9 @@ bool coverage_complete_of(const char *header_path, bool (*covers)(const char *na
         complete = is_covered(text, at, name, entry) && complete;
         inputs += entry == NULL ? 0 : entry->bad_inputs;
     }
-    printf("%u functions, %u bad inputs\n", functions, inputs);
+    printf(on_cuda() ? "%u functions were given %u bad inputs there\n"
+                     : "%u functions, %u bad inputs\n",
+           functions, inputs);
     free(text);
     return complete && functions > 0;
 }
