@@ -20,9 +20,10 @@ typedef struct gr_place {
     int32_t device; /* of GR_PLACE_DEVICE */
 } gr_place;
 
-/* The caller's device while a call is on ours. */
+/* What the calling thread had current while a call is on our device; NULL: nothing. */
 typedef struct gr_device_guard {
-    int32_t previous, changed;
+    void *previous;
+    int32_t changed;
 } gr_device_guard;
 
 typedef struct gr_device {

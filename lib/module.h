@@ -19,7 +19,7 @@ typedef struct gr_core {
     int (*library_path_is_absolute)(void);
 } gr_core;
 
-enum { GR_MODULE_MAGIC = 0x47525245, GR_MODULE_SIZES = 15 };
+enum { GR_MODULE_MAGIC = 0x47525245, GR_MODULE_SIZES = 16 };
 
 /* Of the structs that both sides read. */
 #define GR_MODULE_LAYOUT                                                               \
@@ -31,7 +31,7 @@ enum { GR_MODULE_MAGIC = 0x47525245, GR_MODULE_SIZES = 15 };
             (uint32_t)sizeof(gr_probe_ops), (uint32_t)sizeof(gr_monitor_ops),          \
             (uint32_t)sizeof(gr_inject_task), (uint32_t)sizeof(gr_delta_task),         \
             (uint32_t)sizeof(gr_policy_logits_task), (uint32_t)sizeof(gr_linear_task), \
-            (uint32_t)sizeof(gr_logits_ops)                                            \
+            (uint32_t)sizeof(gr_logits_ops), (uint32_t)sizeof(gr_device_guard)         \
     }
 
 typedef struct gr_module {

@@ -152,3 +152,9 @@ gradreg_status gradreg_cuda_advantages(gradreg_context *context, const gr_advant
     gr_advantage_launch launch = { *task, static_cast<double *>(task->spare) };
     return gr_cuda_run(context, run, &launch);
 }
+
+gradreg_status gradreg_cuda_load_advantages(void)
+{
+    return gr_cuda_load(gradreg_cuda_k_advantages_batch, gradreg_cuda_k_advantages_groups,
+                        gradreg_cuda_k_advantages_ids);
+}

@@ -113,6 +113,23 @@ static gradreg_status store(gr_work *work, void *backend, const void *host, size
     return GRADREG_OK;
 }
 
+/* ---- kernels --------------------------------------------------------------------- */
+
+gradreg_status gradreg_cuda_load_kernels(void)
+{
+    gradreg_status (*const loaders[])(void) = {
+        gradreg_cuda_load_write,      gradreg_cuda_load_squares,  gradreg_cuda_load_perturb,
+        gradreg_cuda_load_move,       gradreg_cuda_load_combine,  gradreg_cuda_load_decide,
+        gradreg_cuda_load_policy,     gradreg_cuda_load_probe,    gradreg_cuda_load_monitors,
+        gradreg_cuda_load_advantages, gradreg_cuda_load_logprobs, gradreg_cuda_load_linear
+    };
+    for (gradreg_status (*load)(void) : loaders)
+        GR_TRY(load());
+    return gr_cuda_load(gradreg_cuda_k_unpack);
+}
+
+/* ---- the op table ---------------------------------------------------------------- */
+
 static const gr_backend_ops ops = { "CUDA",
                                     gradreg_cuda_scratch_bytes,
                                     gradreg_cuda_note_bytes,

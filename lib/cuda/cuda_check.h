@@ -43,6 +43,19 @@ static inline void gr_cuda_launch_clusters(Kernel kernel, unsigned grid, unsigne
     (void)cudaLaunchKernelEx(&config, kernel, argument); /* the last error is what it returns */
 }
 #define GR_LAUNCH_CLUSTERS gr_cuda_launch_clusters
+
+/* How many of these thread blocks a cluster can have; a part of a GPU may have fewer processors side by
+ * side than a whole one. */
+template <class Kernel>
+static inline cudaError_t gr_cuda_find_clusters(int *most, Kernel kernel, unsigned block,
+                                                size_t shared)
+{
+    cudaLaunchConfig_t config = {};
+    config.gridDim = dim3(8);
+    config.blockDim = dim3(block);
+    config.dynamicSmemBytes = shared;
+    return cudaOccupancyMaxPotentialClusterSize(most, kernel, &config);
+}
 #endif
 
 /* In front of a loop. */
@@ -91,6 +104,17 @@ gradreg_status gradreg_cuda_report(const char *call, cudaError_t error);
             return gradreg_cuda_report("launch of " name, gr_error_); \
     } while (0)
 
+/* Brings kernels onto the current device, which the runtime otherwise does at their first launch: that
+ * waits for the device, and must not happen while a stream is captured. */
+template <class... KERNELS> static inline gradreg_status gr_cuda_load(KERNELS... kernels)
+{
+    cudaFuncAttributes attributes;
+    cudaError_t error = cudaSuccess;
+    (void)((error = cudaFuncGetAttributes(&attributes, kernels), error == cudaSuccess) && ...);
+    return error == cudaSuccess ? GRADREG_OK
+                                : gradreg_cuda_report("cudaFuncGetAttributes", error);
+}
+
 /* Behind gradreg_context.device. */
 typedef struct gr_cuda_context {
     int device;
@@ -98,8 +122,8 @@ typedef struct gr_cuda_context {
     int major;        /* of the compute capability */
     int shared_bytes; /* a block can have at most */
     int reaches_host;
-    int has_clusters; /* of thread blocks */
     int chip_bytes;   /* of a row of logits that a block can hold */
+    int cluster_most; /* thread blocks that can hold one together; 1: no clusters */
     cudaStream_t stream;
     void *blas; /* cuda_blas.h */
 } gr_cuda_context;

@@ -473,3 +473,11 @@ gradreg_status gradreg_cuda_restore(gr_work *work, uint32_t restored)
     GR_CUDA_TRY_LAUNCH("restore");
     return GRADREG_OK;
 }
+
+gradreg_status gradreg_cuda_load_combine(void)
+{
+    return gr_cuda_load(gradreg_cuda_k_combine<GRADREG_TYPE_F32>,
+                        gradreg_cuda_k_combine<GRADREG_TYPE_BF16>,
+                        gradreg_cuda_k_combine<GRADREG_TYPE_F16>, gradreg_cuda_k_combine_any,
+                        gradreg_cuda_k_restore);
+}

@@ -32,6 +32,13 @@ static gradreg_status check_quiet(cudaStream_t stream)
         error = cudaStreamGetCaptureInfo(stream, &capture, NULL, NULL, NULL, NULL, NULL);
     if (error == cudaSuccess)
         return GRADREG_OK;
+    if (error == cudaErrorStreamCaptureImplicit) { /* nothing is broken */
+        (void)cudaGetLastError();
+        return GR_CUDA_FAIL(
+            GRADREG_ERROR_STATE,
+            "the context is on the default stream, which must not be used while "
+            "another stream is captured that waits for it");
+    }
     return GR_CUDA_FAIL(
         GRADREG_ERROR_DEVICE,
         "the device was in error before this call: %s (%s), left by earlier work "
@@ -69,14 +76,39 @@ gradreg_status gradreg_cuda_fetch(const gr_cuda_context *c, void *host, const vo
 
 /* ---- the guard ------------------------------------------------------------------- */
 
+/* The driver's functions for the calling thread's context. Giving back the device that the runtime names
+ * would make a context on it: every rank would leave one on device 0, which it never asked for, and a
+ * caller's own context would be gone. */
+typedef struct gr_driver {
+    int (*get)(void **context);
+    int (*set)(void *context);
+} gr_driver;
+
+static gr_driver driver;
+
+enum { DRIVER_VERSION = 4000 }; /* cuCtxGetCurrent() is as old as this */
+
+static gradreg_status find_driver(const char *name, void **function)
+{
+    cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
+    GR_CUDA_TRY(cudaGetDriverEntryPointByVersion(name, function, DRIVER_VERSION,
+                                                 cudaEnableDefault, &found));
+    GR_CUDA_REQUIRE(found == cudaDriverEntryPointSuccess, GRADREG_ERROR_UNSUPPORTED,
+                    "the NVIDIA driver has no %s", name);
+    return GRADREG_OK;
+}
+
 static gradreg_status select_device(int device, gr_device_guard *guard)
 {
-    int previous = device;
-    GR_CUDA_TRY(cudaGetDevice(&previous));
-    guard->previous = previous;
-    guard->changed = previous != device;
-    if (guard->changed)
-        GR_CUDA_TRY(cudaSetDevice(device));
+    int now = -1;
+    guard->previous = NULL;
+    guard->changed = 0;
+    if (driver.get(&guard->previous) == 0 && guard->previous != NULL)
+        GR_CUDA_TRY(cudaGetDevice(&now));
+    if (now == device)
+        return GRADREG_OK;
+    GR_CUDA_TRY(cudaSetDevice(device));
+    guard->changed = 1;
     return GRADREG_OK;
 }
 
@@ -84,7 +116,7 @@ void gradreg_cuda_leave(void *state, const gr_device_guard *guard)
 {
     (void)state;
     if (guard->changed)
-        (void)cudaSetDevice(guard->previous);
+        (void)driver.set(guard->previous);
 }
 
 gradreg_status gradreg_cuda_enter(void *state, gr_device_guard *guard)
@@ -124,7 +156,9 @@ gradreg_status gradreg_cuda_load(const gr_core *core)
 {
     int count = 0;
     gradreg_cuda_core = core;
-    return count_devices(&count);
+    GR_TRY(count_devices(&count));
+    GR_TRY(find_driver("cuCtxGetCurrent", reinterpret_cast<void **>(&driver.get)));
+    return find_driver("cuCtxSetCurrent", reinterpret_cast<void **>(&driver.set));
 }
 
 static gradreg_status ask(int *out, enum cudaDeviceAttr what, int device)
@@ -141,7 +175,6 @@ static gradreg_status describe(gr_cuda_context *c, char *name)
     GR_TRY(ask(&c->processors, cudaDevAttrMultiProcessorCount, c->device));
     GR_TRY(ask(&c->major, cudaDevAttrComputeCapabilityMajor, c->device));
     GR_TRY(ask(&c->shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, c->device));
-    GR_TRY(ask(&c->has_clusters, cudaDevAttrClusterLaunch, c->device));
     GR_TRY(ask(&c->reaches_host, cudaDevAttrPageableMemoryAccess, c->device));
     GR_CUDA_REQUIRE(c->major >= 8, GRADREG_ERROR_UNSUPPORTED,
                     "device %d (%s) has compute capability %d.x, must be 8.0 or newer",
@@ -162,6 +195,8 @@ gradreg_status gradreg_cuda_open(void **state, int32_t index, char *name)
     gradreg_status status = select_device(index, &guard);
     if (status == GRADREG_OK) {
         status = describe(c, name);
+        if (status == GRADREG_OK)
+            status = gradreg_cuda_load_kernels();
         if (status == GRADREG_OK)
             status = gradreg_cuda_policy_logits_open(c);
         if (status == GRADREG_OK)
@@ -227,9 +262,13 @@ void *gradreg_cuda_allocate(void *state, size_t bytes)
 
 void gradreg_cuda_release(void *state, void *pointer)
 {
-    (void)state; /* the pointer says which device */
+    const gr_cuda_context *c = static_cast<const gr_cuda_context *>(state);
+    gr_device_guard guard;
+    const gradreg_status selected = select_device(c->device, &guard);
     if (cudaFree(pointer) != cudaSuccess)
         (void)cudaGetLastError();
+    if (selected == GRADREG_OK)
+        gradreg_cuda_leave(state, &guard);
 }
 
 /* ---- whose memory ---------------------------------------------------------------- */

@@ -5,6 +5,8 @@
 #include "cuda_check.h"
 
 gradreg_status gradreg_cuda_load(const gr_core *core);
+/* All kernels of the module onto the current device (cuda_backend.cu). */
+gradreg_status gradreg_cuda_load_kernels(void);
 gradreg_status gradreg_cuda_open(void **state, int32_t index, char *name);
 void gradreg_cuda_close(void *state);
 void gradreg_cuda_set_stream(void *state, void *stream);

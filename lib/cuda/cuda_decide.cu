@@ -6,7 +6,7 @@
 
 #include "cuda_stages.h"
 
-enum { DECIDE_THREADS = 128 };
+enum { DECIDE_THREADS = 128, DECIDE_BOUND = 1024 };
 
 /* The report: rows are shared out. */
 GR_DEVICE void finish(const gr_step *s)
@@ -56,7 +56,8 @@ GR_DEVICE void decide_alone(const gr_step *s, const gr_decision_task *task)
     }
 }
 
-__global__ void __launch_bounds__(32)
+/* One thread; the bound is what keeps the compiler to 64 registers. */
+__global__ void __launch_bounds__(DECIDE_BOUND)
     gradreg_cuda_k_decide(const gr_step step, const gr_decision_task task)
 {
     if (threadIdx.x == 0)
@@ -84,4 +85,9 @@ gradreg_status gradreg_cuda_decide(gr_work *work, enum gr_decision which,
         GR_LAUNCH(gradreg_cuda_k_decide, 1, 32, 0, c->stream, work->step, task);
     GR_CUDA_TRY_LAUNCH("decide");
     return GRADREG_OK;
+}
+
+gradreg_status gradreg_cuda_load_decide(void)
+{
+    return gr_cuda_load(gradreg_cuda_k_finish, gradreg_cuda_k_decide);
 }

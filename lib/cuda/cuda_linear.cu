@@ -328,3 +328,14 @@ gradreg_status gradreg_cuda_linear_backward(gradreg_context *context,
 {
     return gr_cuda_run(context, run, task, backward_chunk);
 }
+
+gradreg_status gradreg_cuda_load_linear(void)
+{
+    return gr_cuda_load(gradreg_cuda_k_linear_rows<GRADREG_TYPE_F32, GRADREG_TYPE_F32>,
+                        gradreg_cuda_k_linear_rows<GRADREG_TYPE_F32, GRADREG_TYPE_BF16>,
+                        gradreg_cuda_k_linear_rows<GRADREG_TYPE_F32, GRADREG_TYPE_F16>,
+                        gradreg_cuda_k_linear_rows<GRADREG_TYPE_BF16, GRADREG_TYPE_BF16>,
+                        gradreg_cuda_k_linear_rows<GRADREG_TYPE_BF16, GRADREG_TYPE_F32>,
+                        gradreg_cuda_k_linear_rows<GRADREG_TYPE_F16, GRADREG_TYPE_F16>,
+                        gradreg_cuda_k_linear_rows<GRADREG_TYPE_F16, GRADREG_TYPE_F32>);
+}

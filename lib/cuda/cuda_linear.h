@@ -9,4 +9,7 @@ gradreg_status gradreg_cuda_linear_forward(gradreg_context *context,
 gradreg_status gradreg_cuda_linear_backward(gradreg_context *context,
                                             const gr_linear_task *task);
 
+/* See gr_cuda_load(). */
+gradreg_status gradreg_cuda_load_linear(void);
+
 #endif

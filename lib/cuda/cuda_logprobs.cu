@@ -128,3 +128,13 @@ gradreg_status gradreg_cuda_logprobs_backward(gradreg_context *context,
 {
     return gr_cuda_run(context, gradreg_cuda_logprobs_run_backward, task);
 }
+
+gradreg_status gradreg_cuda_load_logprobs(void)
+{
+    return gr_cuda_load(gradreg_cuda_k_logprobs<GRADREG_TYPE_F32>,
+                        gradreg_cuda_k_logprobs<GRADREG_TYPE_BF16>,
+                        gradreg_cuda_k_logprobs<GRADREG_TYPE_F16>,
+                        gradreg_cuda_k_logprobs_slope<GRADREG_TYPE_F32>,
+                        gradreg_cuda_k_logprobs_slope<GRADREG_TYPE_BF16>,
+                        gradreg_cuda_k_logprobs_slope<GRADREG_TYPE_F16>);
+}

@@ -15,4 +15,7 @@ gradreg_status gradreg_cuda_logprobs_run_forward(const gr_cuda_context *c,
 gradreg_status gradreg_cuda_logprobs_run_backward(const gr_cuda_context *c,
                                                   const gr_logprobs_slope_task *task);
 
+/* See gr_cuda_load(). */
+gradreg_status gradreg_cuda_load_logprobs(void);
+
 #endif

@@ -212,3 +212,9 @@ static gradreg_status delta(gradreg_context *context, const gr_delta_task *task)
 }
 
 const gr_monitor_ops gradreg_cuda_monitors = { divergence, delta };
+
+gradreg_status gradreg_cuda_load_monitors(void)
+{
+    return gr_cuda_load(gradreg_cuda_k_divergence, gradreg_cuda_k_delta_runs,
+                        gradreg_cuda_k_delta_fold);
+}

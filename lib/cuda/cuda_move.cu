@@ -293,3 +293,8 @@ gradreg_status gradreg_cuda_mirror(gr_work *work)
 {
     return launch_any(work, GR_MOVE_MIRROR, GR_SUM_MIRROR_APPLIED, GR_UNITS_MOVE);
 }
+
+gradreg_status gradreg_cuda_load_move(void)
+{
+    return gr_cuda_load(gradreg_cuda_k_move);
+}

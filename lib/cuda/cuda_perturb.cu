@@ -136,3 +136,12 @@ gradreg_status gradreg_cuda_perturb_plainly(gr_work *work)
     }
     return GRADREG_OK;
 }
+
+gradreg_status gradreg_cuda_load_perturb(void)
+{
+    return gr_cuda_load(gradreg_cuda_k_perturb<GRADREG_TYPE_F32, GRADREG_TYPE_F32>,
+                        gradreg_cuda_k_perturb<GRADREG_TYPE_BF16, GRADREG_TYPE_F32>,
+                        gradreg_cuda_k_perturb<GRADREG_TYPE_BF16, GRADREG_TYPE_BF16>,
+                        gradreg_cuda_k_perturb<GRADREG_TYPE_F16, GRADREG_TYPE_F32>,
+                        gradreg_cuda_k_perturb<GRADREG_TYPE_F16, GRADREG_TYPE_F16>);
+}

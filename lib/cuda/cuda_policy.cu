@@ -313,3 +313,10 @@ static gradreg_status read_metrics(gradreg_context *context, gradreg_policy_metr
 }
 
 const gr_loss_ops gradreg_cuda_losses = { policy_loss, gradreg_cuda_advantages, read_metrics };
+
+gradreg_status gradreg_cuda_load_policy(void)
+{
+    return gr_cuda_load(gradreg_cuda_k_policy_measure, gradreg_cuda_k_policy_prompts,
+                        gradreg_cuda_k_policy_totals, gradreg_cuda_k_policy_write,
+                        gradreg_cuda_k_policy_metrics);
+}

@@ -35,4 +35,8 @@ gradreg_status gradreg_cuda_policy_write(const gr_cuda_context *c,
 extern const gr_loss_ops gradreg_cuda_losses;
 gradreg_status gradreg_cuda_advantages(gradreg_context *context, const gr_advantage_task *task);
 
+/* See gr_cuda_load(). */
+gradreg_status gradreg_cuda_load_policy(void);
+gradreg_status gradreg_cuda_load_advantages(void);
+
 #endif

@@ -325,20 +325,37 @@ __global__ void __launch_bounds__(CHIP_THREADS, 1)
 enum { CHIP_STATIC = sizeof(gr_chip_memory) + CHIP_WARPS * GR_STAGE_BYTES + 128 };
 enum { CLUSTER_MOST = 8 };
 
-template <int TYPE> static gradreg_status allow_chip(const gr_cuda_context *c)
+template <int TYPE> static gradreg_status prepare_kernels(const gr_cuda_context *c)
 {
+    GR_TRY(gr_cuda_load(gradreg_cuda_k_policy_logits<TYPE>,
+                        gradreg_cuda_k_policy_logits_on_chip<TYPE>));
     GR_CUDA_TRY(cudaFuncSetAttribute(gradreg_cuda_k_policy_logits_on_chip<TYPE>,
                                      cudaFuncAttributeMaxDynamicSharedMemorySize,
                                      c->chip_bytes));
     return GRADREG_OK;
 }
 
+static gradreg_status find_cluster_most(gr_cuda_context *c)
+{
+    int has_clusters = 0, most = 1;
+    c->cluster_most = 1;
+    GR_CUDA_TRY(cudaDeviceGetAttribute(&has_clusters, cudaDevAttrClusterLaunch, c->device));
+    if (has_clusters)
+        GR_CUDA_TRY(
+            gr_cuda_find_clusters(&most, gradreg_cuda_k_policy_logits_on_chip<GRADREG_TYPE_F32>,
+                                  CHIP_THREADS, static_cast<size_t>(c->chip_bytes)));
+    c->cluster_most = most < CLUSTER_MOST ? most : +CLUSTER_MOST;
+    return GRADREG_OK;
+}
+
 gradreg_status gradreg_cuda_policy_logits_open(gr_cuda_context *c)
 {
     c->chip_bytes = c->shared_bytes - CHIP_STATIC;
-    GR_TRY(allow_chip<GRADREG_TYPE_F32>(c));
-    GR_TRY(allow_chip<GRADREG_TYPE_BF16>(c));
-    return allow_chip<GRADREG_TYPE_F16>(c);
+    GR_TRY(gr_cuda_load(gradreg_cuda_k_policy_logits_keep));
+    GR_TRY(prepare_kernels<GRADREG_TYPE_F32>(c));
+    GR_TRY(prepare_kernels<GRADREG_TYPE_BF16>(c));
+    GR_TRY(prepare_kernels<GRADREG_TYPE_F16>(c));
+    return find_cluster_most(c);
 }
 
 /* Bytes of shared memory for a piece, wherever it begins within 16 bytes. */
@@ -353,8 +370,7 @@ static size_t chip_bytes_of(const gr_visit *v)
 static uint32_t share_row(const gr_cuda_context *c, gr_visit *v)
 {
     const uint64_t blocks = (v->task.view.vocabulary + GR_BLOCK - 1) / GR_BLOCK;
-    const uint32_t most = c->has_clusters ? CLUSTER_MOST : 1;
-    for (uint32_t ranks = 1; ranks <= most; ranks *= 2) {
+    for (uint32_t ranks = 1; ranks <= static_cast<uint32_t>(c->cluster_most); ranks *= 2) {
         v->piece = (blocks + ranks - 1) / ranks * GR_BLOCK;
         if (v->piece <= (uint64_t)GR_PARTS * GR_BLOCK &&
             chip_bytes_of(v) <= static_cast<size_t>(c->chip_bytes))

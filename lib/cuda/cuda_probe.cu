@@ -209,3 +209,9 @@ static gradreg_status read_statistics(gradreg_context *context, gr_probe_statist
 }
 
 const gr_probe_ops gradreg_cuda_probe = { clear, inject, observe, read_statistics };
+
+gradreg_status gradreg_cuda_load_probe(void)
+{
+    return gr_cuda_load(gradreg_cuda_k_probe_inject, gradreg_cuda_k_probe_count,
+                        gradreg_cuda_k_probe_observe, gradreg_cuda_k_probe_note);
+}

@@ -7,4 +7,8 @@
 extern const gr_probe_ops gradreg_cuda_probe;
 extern const gr_monitor_ops gradreg_cuda_monitors;
 
+/* See gr_cuda_load(). */
+gradreg_status gradreg_cuda_load_probe(void);
+gradreg_status gradreg_cuda_load_monitors(void);
+
 #endif

@@ -333,3 +333,14 @@ gradreg_status gradreg_cuda_verify_master(gr_work *work, int row)
     }
     return GRADREG_OK;
 }
+
+gradreg_status gradreg_cuda_load_squares(void)
+{
+    return gr_cuda_load(gradreg_cuda_k_squares<GRADREG_TYPE_F32, GR_STORED>,
+                        gradreg_cuda_k_squares<GRADREG_TYPE_BF16, GR_STORED>,
+                        gradreg_cuda_k_squares<GRADREG_TYPE_F16, GR_STORED>,
+                        gradreg_cuda_k_squares<GRADREG_TYPE_F32, GR_DIRECTED>,
+                        gradreg_cuda_k_verify<GRADREG_TYPE_F32>,
+                        gradreg_cuda_k_verify<GRADREG_TYPE_BF16>,
+                        gradreg_cuda_k_verify<GRADREG_TYPE_F16>);
+}

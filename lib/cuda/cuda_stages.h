@@ -18,4 +18,11 @@ gradreg_status gradreg_cuda_restore(gr_work *work, uint32_t restored);
 gradreg_status gradreg_cuda_decide(gr_work *work, enum gr_decision which,
                                    const gr_decision_input *input);
 
+/* See gr_cuda_load(). */
+gradreg_status gradreg_cuda_load_squares(void);
+gradreg_status gradreg_cuda_load_perturb(void);
+gradreg_status gradreg_cuda_load_move(void);
+gradreg_status gradreg_cuda_load_combine(void);
+gradreg_status gradreg_cuda_load_decide(void);
+
 #endif

@@ -48,3 +48,9 @@ gradreg_status gradreg_cuda_write(const gr_cuda_context *c, void *to, const void
     }
     return GRADREG_OK;
 }
+
+gradreg_status gradreg_cuda_load_write(void)
+{
+    return gr_cuda_load(gradreg_cuda_k_write<GR_WRITE_FEW_WORDS>,
+                        gradreg_cuda_k_write<GR_WRITE_WORDS>);
+}

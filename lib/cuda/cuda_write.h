@@ -9,12 +9,16 @@
 
 #include "cuda_check.h"
 
-/* What one launch carries: kernels take 32,764 bytes of parameters since compute capability 7. */
+/* What one launch carries: kernels take 32,764 bytes of parameters, not
+ * 4 KiB, with drivers of CUDA 12.1 and newer and from compute capability 7.0 on. */
 enum { GR_WRITE_WORDS = 8000, GR_WRITE_FEW_WORDS = 960 };
 
 /* bytes and `to` are multiples of 4. */
 gradreg_status gradreg_cuda_write(const gr_cuda_context *c, void *to, const void *from,
                                   size_t bytes);
+
+/* See gr_cuda_load(). */
+gradreg_status gradreg_cuda_load_write(void);
 
 /* Beyond this a copy that waits is cheaper. */
 enum { GR_WRITE_MOST = 1 << 20 };

@@ -14,11 +14,17 @@ from pathlib import Path
 REGISTERS, MODULE_BYTES = 64, 4 * 1024 * 1024
 # Kernels that may hold more at a time, and why.
 LIMITS = {
-    "k_finish": 96,  # one thread block's report on a few numbers, in double
-    "k_decide": 80,  # one thread's work on a few numbers, in double
-    "k_policy_write": 120,  # all formulas of a token between two accesses
-    "k_policy_logits": 112,  # a visit is two kernels in one; two blocks of 256 threads an SM
-    "k_policy_logits_on_chip": 120,  # the row fills shared memory: one block of 512 threads an SM
+    # One thread block's report on a few numbers, in double. Held to 64 it spills 296 bytes, to 80 104.
+    "k_finish": 96,
+    # All formulas of a token between two accesses. Held to 64 it spills 272 bytes; with the sums and the
+    # row's numbers in shared memory it takes as many, or spills 236: the formulas themselves need them.
+    "k_policy_write": 120,
+    # A visit is two kernels in one; two blocks of 256 threads an SM. Held to 64 it spills 24 bytes on
+    # 9.0, where one thread works out a token while the others wait.
+    "k_policy_logits": 112,
+    # The row fills shared memory: one block of 512 threads an SM, which 64 would not make two. It spills
+    # 60 bytes then.
+    "k_policy_logits_on_chip": 120,
 }
 HOT = re.compile(r"k_(squares|verify|perturb|move|combine)")
 READS_ONLY = re.compile(r"k_(squares|verify)")

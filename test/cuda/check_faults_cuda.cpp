@@ -35,7 +35,7 @@ namespace
 {
 
 /* Calls that fail on purpose, at least; on small grids one in so many. */
-enum { LEAST = 910, SMALL_STEP = 6 };
+enum { LEAST = 1100, SMALL_STEP = 6 };
 
 uint64_t step_of_calls()
 {
@@ -395,6 +395,47 @@ void respect_others()
     expect(cudaSetDevice(0) == cudaSuccess, "the first device again");
 }
 
+/* A thread that has asked for no device finds none made for it, and none but the context's is used. */
+void make_no_context_elsewhere()
+{
+    gradreg_context *context = nullptr;
+    gradreg_context_params params = GRADREG_CONTEXT_PARAMS_INIT;
+    params.backend = GRADREG_BACKEND_CUDA;
+    params.device = 1;
+    params.threads = 1;
+    emulated_cuda_forget_contexts();
+    expect(gradreg_context_create(&context, &params) == GRADREG_OK, "a context on device 1");
+    expect(gradreg_context_reserve(context, 1 << 16) == GRADREG_OK, "memory on device 1");
+    expect(gradreg_context_synchronize(context) == GRADREG_OK, "a wait for device 1");
+    expect(gradreg_context_destroy(context) == GRADREG_OK, "no context on device 1");
+    expect(emulated_cuda_has_context(1) && !emulated_cuda_has_context(0),
+           "a context on device 1 leaves device 0 alone");
+    expect(cudaSetDevice(0) == cudaSuccess, "the first device again");
+}
+
+/* Not an error of the device, and nobody else is to find it. */
+void keep_off_the_default_stream()
+{
+    gradreg_context *context = nullptr;
+    gradreg_context_params params = GRADREG_CONTEXT_PARAMS_INIT;
+    cudaStream_t stream = nullptr;
+    cudaGraph_t graph = nullptr;
+    params.backend = GRADREG_BACKEND_CUDA;
+    params.threads = 1;
+    expect(gradreg_context_create(&context, &params) == GRADREG_OK, "the default stream");
+    expect(cudaStreamCreate(&stream) == cudaSuccess &&
+               cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed) == cudaSuccess,
+           "a stream that is captured");
+    expect(gradreg_context_synchronize(context) == GRADREG_ERROR_STATE,
+           "the default stream cannot be used meanwhile");
+    expect(cudaPeekAtLastError() == cudaSuccess, "and that leaves no error behind");
+    expect(cudaStreamEndCapture(stream, &graph) == cudaSuccess, "the capture is as it was");
+    expect(gradreg_context_synchronize(context) == GRADREG_OK, "afterwards it can");
+    expect(cudaGraphDestroy(graph) == cudaSuccess && cudaStreamDestroy(stream) == cudaSuccess &&
+               gradreg_context_destroy(context) == GRADREG_OK,
+           "all is gone");
+}
+
 /* The memory ends at every size. */
 void run_out(Buffers *memory, size_t held)
 {
@@ -434,6 +475,8 @@ int main()
         cudaSetDevice(0);
         fail_host_memory(&memory, held);
         respect_others();
+        make_no_context_elsewhere();
+        keep_off_the_default_stream();
         crash(&memory, held);
         run_out(&memory, held);
     }

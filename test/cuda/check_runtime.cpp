@@ -107,7 +107,7 @@ void check_kernels()
                        4u);
     expect(cudaGetLastError() == cudaErrorInvalidConfiguration,
            "a device may have no clusters");
-    emulated_cuda_set_clusters(1);
+    emulated_cuda_set_clusters(8);
     /* lane 40: first 32, next 41, before 39, lane 3 of its eight 43, odd 0xaa, any 1, all 0 */
     expect(warp[40] == 32 + 3 * 41 + 5 * 39 + 7 * 43 + 0xaa + 1 + 600000,
            "shuffles and votes do what their names say");

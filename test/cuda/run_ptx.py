@@ -47,7 +47,7 @@ def run_capability(compare, cases, capability, files, environment):
     """The sentences that say which kernels did not run."""
     wanted, ran, sums = kernels_of(files), set(), Counter()
     environment = dict(environment, GRADREG_EMULATED_PTX=":".join(files),
-                       GRADREG_EMULATED_CLUSTERS=str(int(int(capability) >= 90)))
+                       GRADREG_EMULATED_CLUSTERS=str(8 * (int(capability) >= 90)))
     for case in cases.split(","):
         name, count = case.split(":")
         first, _, count = count.rpartition("+")

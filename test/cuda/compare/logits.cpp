@@ -18,20 +18,20 @@ class Chip
     explicit Chip(unsigned number)
     {
         static const size_t bytes[] = { 227 << 10, 48 << 10, 48 << 10, 20 << 10 };
-        set(bytes[number % 4], number % 4 != 1);
+        set(bytes[number % 4], number % 4 == 1 ? 0 : number % 8 == 3 ? 2 : 8);
     }
     /* A thread block holds one block of 4,096 logits of this type, and no second one. */
     explicit Chip(gradreg_type type)
     {
-        set(type == GRADREG_TYPE_F32 ? 40 << 10 : 28 << 10, true);
+        set(type == GRADREG_TYPE_F32 ? 40 << 10 : 28 << 10, 8);
     }
     ~Chip()
     {
-        set(227 << 10, true);
+        set(227 << 10, 8);
     }
 
   private:
-    static void set(size_t bytes, bool clusters)
+    static void set(size_t bytes, int clusters)
     {
 #ifdef GR_CUDA_EMULATED
         emulated_cuda_set_shared(bytes);

@@ -107,6 +107,18 @@ enum cudaFuncAttribute {
     cudaFuncAttributePreferredSharedMemoryCarveout = 9
 };
 
+struct cudaFuncAttributes {
+    size_t sharedSizeBytes;
+    int maxThreadsPerBlock;
+};
+
+enum cudaDriverEntryPointQueryResult {
+    cudaDriverEntryPointSuccess,
+    cudaDriverEntryPointSymbolNotFound,
+    cudaDriverEntryPointVersionNotSufficent
+};
+enum { cudaEnableDefault = 0 };
+
 struct cudaUUID_t {
     char bytes[16];
 };
@@ -150,6 +162,9 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device);
 cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device);
 cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaRuntimeGetVersion(int *version);
+cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **function,
+                                             unsigned version, unsigned long long flags,
+                                             cudaDriverEntryPointQueryResult *found);
 cudaError_t cudaDeviceSynchronize(void);
 
 cudaError_t cudaMalloc(void **pointer, size_t bytes);
@@ -243,6 +258,8 @@ struct Launch {
 };
 
 cudaError_t enqueue(Launch launch, cudaStream_t stream);
+cudaError_t load_function(const void *function, cudaFuncAttributes *attributes);
+cudaError_t find_cluster_size(int *ranks, size_t dynamic_shared_bytes);
 cudaError_t set_function_attribute(const void *function, cudaFuncAttribute attribute,
                                    int value);
 
@@ -307,6 +324,18 @@ cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribut
 {
     return emulated::set_function_attribute(reinterpret_cast<const void *>(kernel), attribute,
                                             value);
+}
+
+template <class... Parameters>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, void (*kernel)(Parameters...))
+{
+    return emulated::load_function(reinterpret_cast<const void *>(kernel), attributes);
+}
+
+template <class... Parameters>
+cudaError_t gr_cuda_find_clusters(int *most, void (*)(Parameters...), unsigned, size_t shared)
+{
+    return emulated::find_cluster_size(most, shared);
 }
 
 #endif

@@ -7,7 +7,8 @@
  *                                       others: at random; threads and blocks are shuffled too
  *   GRADREG_EMULATED_DEVICES=N          default 2
  *   GRADREG_EMULATED_MULTIPROCESSORS=N  default 3
- *   GRADREG_EMULATED_CLUSTERS=0         no clusters of thread blocks, whatever is set later
+ *   GRADREG_EMULATED_CLUSTERS=N         thread blocks of a cluster at most, whatever is set later (8;
+ *                                       0: no clusters)
  *   GRADREG_EMULATED_SHARED=N           bytes of shared memory that a block can ask for
  *   GRADREG_EMULATED_PAGEABLE=1         kernels may touch any host memory
  *   GRADREG_EMULATED_PTX=FILE[:FILE]    every kernel runs a second time, from nvcc's output, and
@@ -30,7 +31,7 @@ void emulated_cuda_set_schedule(uint64_t schedule);
 void emulated_cuda_set_devices(int count);
 void emulated_cuda_set_multiprocessors(int count);
 void emulated_cuda_set_pageable(int on);
-void emulated_cuda_set_clusters(int on);
+void emulated_cuda_set_clusters(int most);
 /* What cudaDriverGetVersion() says: 13000 is CUDA 13.0, 0 no driver. */
 void emulated_cuda_set_driver(int version);
 /* Bytes that a block can ask for. */
@@ -44,6 +45,11 @@ void emulated_cuda_fail(uint64_t nth, int onwards);
 uint64_t emulated_cuda_calls(void);          /* fallible ones since then */
 uint64_t emulated_cuda_failed(void);         /* that failed on purpose since then */
 const char *emulated_cuda_failed_name(void); /* of the first of these; "" */
+
+/* The calling thread has no context, and nobody has made one; memory stays. */
+void emulated_cuda_forget_contexts(void);
+/* Whether a call has made a context on this device since then. */
+int emulated_cuda_has_context(int device);
 
 /* As if a kernel of somebody else had crashed on this device. */
 void emulated_cuda_crash(int device);

@@ -28,6 +28,26 @@ std::map<const void *, size_t> &dynamic_shared_limits()
     return limits;
 }
 
+/* Kernels that a device has: others are brought there by their first launch. */
+std::set<std::pair<int, const void *>> &loaded_functions()
+{
+    static std::set<std::pair<int, const void *>> loaded;
+    return loaded;
+}
+
+/* That waits for the device, and is nothing for a stream that is captured. */
+cudaError_t load(const void *function, const Stream &stream)
+{
+    if (!loaded_functions().insert({ current_device, function }).second)
+        return cudaSuccess;
+    if (stream.capture != nullptr) {
+        stream.capture->invalid = true;
+        return cudaErrorStreamCaptureUnsupported;
+    }
+    thread_counts.host_waits++;
+    return cudaSuccess;
+}
+
 cudaError_t check(const Launch &launch)
 {
     const size_t threads = size_t(launch.block.x) * launch.block.y * launch.block.z;
@@ -35,8 +55,9 @@ cudaError_t check(const Launch &launch)
     const auto own = limits.find(launch.function);
     if (threads == 0 || threads > 1024 || launch.block.z > 64 || launch.grid.x == 0 ||
         launch.grid.x > 0x7fffffffu || launch.grid.y == 0 || launch.grid.y > 65535 ||
-        launch.grid.z == 0 || launch.grid.z > 65535 || launch.ranks == 0 || launch.ranks > 8 ||
-        launch.grid.x % launch.ranks != 0 || (launch.ranks > 1 && !settings().clusters) ||
+        launch.grid.z == 0 || launch.grid.z > 65535 || launch.ranks == 0 ||
+        launch.grid.x % launch.ranks != 0 ||
+        (launch.ranks > 1 && int(launch.ranks) > settings().cluster_most) ||
         launch.dynamic_shared_bytes > (own == limits.end() ? SHARED_BYTES : own->second))
         return cudaErrorInvalidConfiguration;
     size_t bytes = 0;
@@ -182,8 +203,34 @@ cudaError_t enqueue(Launch launch, cudaStream_t stream)
     if (error == cudaSuccess && on->device != current_device)
         error = cudaErrorInvalidResourceHandle;
     if (error == cudaSuccess)
+        error = load(launch.function, *on);
+    if (error == cudaSuccess)
         error = add(on, [launch = std::move(launch)] { run(launch); });
     return call.end(error);
+}
+
+cudaError_t load_function(const void *function, cudaFuncAttributes *attributes)
+{
+    Call call("cudaFuncGetAttributes");
+    if (call.early() != cudaSuccess)
+        return call.early();
+    bind_context();
+    *attributes = cudaFuncAttributes();
+    attributes->maxThreadsPerBlock = 1024;
+    loaded_functions().insert({ current_device, function });
+    return call.end(cudaSuccess);
+}
+
+cudaError_t find_cluster_size(int *ranks, size_t dynamic_shared_bytes)
+{
+    Call call("cudaOccupancyMaxPotentialClusterSize");
+    if (call.early() != cudaSuccess)
+        return call.early();
+    bind_context();
+    if (dynamic_shared_bytes > settings().shared_bytes)
+        return call.end(cudaErrorInvalidConfiguration);
+    *ranks = settings().cluster_most;
+    return call.end(cudaSuccess);
 }
 
 cudaError_t set_function_attribute(const void *function, cudaFuncAttribute attribute, int value)

@@ -241,6 +241,8 @@ cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, cudaStreamCaptureStatu
     if (graph != nullptr || dependencies != nullptr || edges != nullptr ||
         dependency_count != nullptr)
         return call.end(cudaErrorNotSupported);
+    if (captured_before(*on) != nullptr)
+        return call.end(cudaErrorStreamCaptureImplicit);
     *status = on->capture == nullptr ? cudaStreamCaptureStatusNone
               : on->capture->invalid ? cudaStreamCaptureStatusInvalidated
                                      : cudaStreamCaptureStatusActive;

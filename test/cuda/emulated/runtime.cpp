@@ -108,6 +108,7 @@ cudaError_t take(void **pointer, size_t bytes, cudaMemoryType type)
 {
     if (pointer == nullptr)
         return cudaErrorInvalidValue;
+    bind_context();
     *pointer = nullptr;
     if (bytes == 0)
         return cudaSuccess;
@@ -164,6 +165,44 @@ cudaError_t cudaSetDevice(int device)
     if (!is_device(device))
         return call.end(cudaErrorInvalidDevice);
     current_device = device;
+    bind_context();
+    return call.end(cudaSuccess);
+}
+
+/* ---- the driver ----------------------------------------------------------------------- */
+
+namespace
+{
+
+/* A context is told by its device's place here. */
+char contexts[DEVICES_MAXIMUM];
+
+int driver_get_current(void **context)
+{
+    *context = bound ? &contexts[current_device] : nullptr;
+    return 0;
+}
+
+int driver_set_current(void *context)
+{
+    bound = context != nullptr;
+    current_device = bound ? static_cast<int>(static_cast<char *>(context) - contexts) : 0;
+    return 0;
+}
+
+} // namespace
+
+cudaError_t cudaGetDriverEntryPointByVersion(const char *symbol, void **function, unsigned,
+                                             unsigned long long,
+                                             cudaDriverEntryPointQueryResult *found)
+{
+    CALL(false);
+    const std::string name = symbol;
+    *function = name == "cuCtxGetCurrent"   ? reinterpret_cast<void *>(driver_get_current)
+                : name == "cuCtxSetCurrent" ? reinterpret_cast<void *>(driver_set_current)
+                                            : nullptr;
+    *found =
+        *function == nullptr ? cudaDriverEntryPointSymbolNotFound : cudaDriverEntryPointSuccess;
     return call.end(cudaSuccess);
 }
 
@@ -199,7 +238,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
         *value = static_cast<int>(settings().shared_bytes);
         break;
-    case cudaDevAttrClusterLaunch: *value = settings().clusters; break;
+    case cudaDevAttrClusterLaunch: *value = settings().cluster_most > 0; break;
     case cudaDevAttrWarpSize: *value = 32; break;
     case cudaDevAttrMultiProcessorCount: *value = settings().multiprocessors; break;
     case cudaDevAttrL2CacheSize: *value = 1 << 20; break;
@@ -261,6 +300,7 @@ cudaError_t cudaFree(void *pointer)
 {
     CALL(true);
     NO_CAPTURE();
+    bind_context();
     run_device();
     if (pointer == nullptr)
         return call.end(cudaSuccess);

@@ -16,6 +16,14 @@ Injection injection;
 cudaError_t sticky[DEVICES_MAXIMUM];
 thread_local cudaError_t last_error;
 thread_local int current_device;
+bool has_context[DEVICES_MAXIMUM];
+thread_local bool bound;
+
+void bind_context()
+{
+    bound = true;
+    has_context[current_device] = true;
+}
 
 namespace
 {
@@ -60,7 +68,8 @@ Settings from_environment()
     s.schedule = number_from("GRADREG_EMULATED_SCHEDULE", s.schedule);
     s.devices = static_cast<int>(number_from("GRADREG_EMULATED_DEVICES", 2));
     s.multiprocessors = static_cast<int>(number_from("GRADREG_EMULATED_MULTIPROCESSORS", 3));
-    s.clusters = s.ever_clusters = number_from("GRADREG_EMULATED_CLUSTERS", 1) != 0;
+    s.cluster_most = s.cluster_limit =
+        static_cast<int>(number_from("GRADREG_EMULATED_CLUSTERS", 8));
     s.shared_bytes =
         static_cast<size_t>(number_from("GRADREG_EMULATED_SHARED", s.shared_bytes));
     s.pageable = number_from("GRADREG_EMULATED_PAGEABLE", 0) != 0;
@@ -154,9 +163,22 @@ void emulated_cuda_set_pageable(int on)
     settings().pageable = on != 0;
 }
 
-void emulated_cuda_set_clusters(int on)
+void emulated_cuda_set_clusters(int most)
 {
-    settings().clusters = on != 0 && settings().ever_clusters;
+    settings().cluster_most = most < settings().cluster_limit ? most : settings().cluster_limit;
+}
+
+void emulated_cuda_forget_contexts(void)
+{
+    for (bool &one : has_context)
+        one = false;
+    bound = false;
+    current_device = 0;
+}
+
+int emulated_cuda_has_context(int device)
+{
+    return has_context[device];
 }
 
 void emulated_cuda_set_shared(size_t bytes)

@@ -18,7 +18,8 @@ struct Settings {
     uint64_t schedule = 0;
     int devices = 2, multiprocessors = 3;
     size_t shared_bytes = 227 * 1024; /* that a block can ask for */
-    bool clusters = true, ever_clusters = true;
+    /* thread blocks of a cluster (0: there are none), and what it can be set to at most */
+    int cluster_most = 8, cluster_limit = 8;
     bool pageable = false, races = false, report = false, keep_faults = false;
     size_t memory_limit = 0;
     std::string ptx_files;
@@ -51,6 +52,12 @@ extern cudaError_t sticky[DEVICES_MAXIMUM];
 /* CUDA's own are per host thread. */
 extern thread_local cudaError_t last_error;
 extern thread_local int current_device;
+
+/* Whether somebody has made a context on the device, and whether the thread has the current one's. */
+extern bool has_context[DEVICES_MAXIMUM];
+extern thread_local bool bound;
+/* What a call that needs a context does first. */
+void bind_context();
 
 /* A rule of CUDA was broken: the process ends with the sentence, or, with keep_faults, the current
  * device has crashed. */

@@ -62,6 +62,7 @@ void run_first(Stream &stream)
 
 std::shared_ptr<Stream> stream_of(cudaStream_t handle)
 {
+    bind_context();
     if (handle == nullptr || handle == cudaStreamLegacy)
         return default_stream(current_device);
     const auto found = handles.find(handle);
@@ -99,6 +100,16 @@ std::vector<std::shared_ptr<Stream>> streams_of_device(int device)
     return all;
 }
 
+/* The capture of a stream that the default stream would have to wait for. */
+Capture *captured_before(const Stream &stream)
+{
+    for (const auto &entry : handles)
+        if (stream.is_default && entry.second->device == stream.device &&
+            entry.second->blocking && entry.second->capture != nullptr)
+            return entry.second->capture.get();
+    return nullptr;
+}
+
 cudaError_t add(const std::shared_ptr<Stream> &stream, std::function<void()> run)
 {
     if (stream->capture != nullptr) {
@@ -109,12 +120,10 @@ cudaError_t add(const std::shared_ptr<Stream> &stream, std::function<void()> run
             stream->capture->open.insert(stream.get());
         return cudaSuccess;
     }
-    if (stream->is_default)
-        for (const auto &entry : handles)
-            if (entry.second->blocking && entry.second->capture != nullptr) {
-                entry.second->capture->invalid = true;
-                return cudaErrorStreamCaptureImplicit;
-            }
+    if (Capture *capture = captured_before(*stream)) {
+        capture->invalid = true;
+        return cudaErrorStreamCaptureImplicit;
+    }
     stream->queue.push_back({ std::move(run), implied(*stream) });
     stream->queued++;
     if (settings().schedule == 1)

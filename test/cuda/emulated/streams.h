@@ -69,6 +69,8 @@ bool forget_stream(cudaStream_t handle);
 std::vector<std::shared_ptr<Stream>> streams_of_device(int device);
 
 /* Queues or records. The error, if the stream's capture does not allow it. */
+/* NULL: none; only for the default stream. */
+Capture *captured_before(const Stream &stream);
 cudaError_t add(const std::shared_ptr<Stream> &stream, std::function<void()> run);
 /* Runs until the stream's first `count` operations are done. */
 void run_until(const std::shared_ptr<Stream> &stream, uint64_t count);
