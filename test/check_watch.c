@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "numbers.h"
 #include "rig.h"
 
 enum { LAYERS = 2, SEGMENTS = 4 };
@@ -508,6 +509,55 @@ START_TEST(a_loss_scale_that_is_no_scale_makes_the_step_unusable)
 }
 END_TEST
 
+/* ---- gradients of 16 bits ---------------------------------------------------------- */
+
+static double next_gaussian(uint64_t *state)
+{
+    double sum = -6;
+
+    for (int i = 0; i < 12; i++)
+        sum += next_unit(state);
+    return sum;
+}
+
+/* g1 normally distributed, g2 beside it by a tenth. */
+static gradreg_terms stored_step(double strength)
+{
+    gradreg_regularizer_params p = plain_params(GRADREG_TYPE_BF16, GRADREG_TYPE_BF16);
+    uint64_t state = 7;
+
+    p.schedule.full_layer = 0; /* all layers evenly */
+    p.strength = strength;
+    rig *r = open_rig(&p, NULL);
+    for (int pass = 0; pass < 2; pass++) {
+        for (int s = 0; s < SEGMENTS; s++)
+            for (size_t i = 0; i < table[s].count; i++) {
+                const double g1 = pass ? typed_get(r->piece[RIG_GRADS][s], p.grad_type, i) : 0;
+                typed_set(r->piece[RIG_GRADS][s], p.grad_type, i,
+                          g1 + (pass ? 0.1 : 1) * next_gaussian(&state));
+            }
+        assert_ok(pass ? gradreg_regularizer_combine(r->reg, &r->buffers)
+                       : gradreg_regularizer_perturb(r->reg, &r->buffers));
+    }
+    const gradreg_terms terms = rig_terms(r);
+    rig_close(r);
+    return terms;
+}
+
+/* As docs/numerics.md says. */
+START_TEST(a_bf16_gradient_keeps_nine_tenths_of_3e_3_and_half_of_1e_3)
+{
+    static const double size[] = { 3e-3, 1e-3 }, kept[] = { 0.93, 0.52 };
+    const double at = 1e-3, share = stored_step(at).correction_share;
+
+    for (int i = 0; i < 2; i++) {
+        const gradreg_terms terms = stored_step(at * size[i] / share);
+        ck_assert_double_eq_tol(terms.correction_share, size[i], 0.02 * size[i]);
+        ck_assert_double_eq_tol(terms.stored_share, kept[i], 0.06);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("watch");
@@ -524,6 +574,7 @@ int main(void)
     add_loop_test(tcase, found_inf_is_set_when_it_is_known_and_never_cleared, 0, 9);
     add_loop_test(tcase, a_loss_scale_of_a_power_of_two_changes_no_bit, 0, 12);
     add_loop_test(tcase, a_loss_scale_that_is_no_scale_makes_the_step_unusable, 0, 3);
+    tcase_add_test(tcase, a_bf16_gradient_keeps_nine_tenths_of_3e_3_and_half_of_1e_3);
     suite_add_tcase(suite, tcase);
     return run_suite(suite);
 }

@@ -1,4 +1,4 @@
-/* cuda_blas.cu - see cuda_blas.h.
+/* cuda_blas.cu - see cuda_blas.h. In: a product of matrices in device memory. Out: queued on the stream.
  *
  * cuBLAS is looked for under its soname, or where GRADREG_CUBLAS says. Its declarations are this file's own,
  * so that the module is built without its headers; where these are at hand the numbers are compared. */

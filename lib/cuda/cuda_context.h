@@ -1,4 +1,7 @@
-/* cuda_context.h - the device's functions (device.h), for the module's table. */
+/* cuda_context.h - the device's functions (device.h), for the module's table.
+ *
+ * In: the number of a device, a stream, memory to take and give back. Out: what a context holds of its
+ * device, or why it cannot. */
 #ifndef GRADREG_LIB_CUDA_CONTEXT_H
 #define GRADREG_LIB_CUDA_CONTEXT_H
 

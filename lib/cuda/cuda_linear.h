@@ -1,4 +1,6 @@
-/* cuda_linear.h - log-probs from hidden states and a head weight. */
+/* cuda_linear.h - log-probs from hidden states and a head weight.
+ *
+ * In: a checked task (linear_data.h). Out: log-probs and entropies, or both gradients. */
 #ifndef GRADREG_LIB_CUDA_LINEAR_H
 #define GRADREG_LIB_CUDA_LINEAR_H
 

@@ -1,4 +1,6 @@
-/* cuda_logprobs.h - the ops over rows of logits. */
+/* cuda_logprobs.h - the ops over rows of logits.
+ *
+ * In: a checked task (logits_data.h). Out: log-probs and entropies, or the logits' gradient. */
 #ifndef GRADREG_LIB_CUDA_LOGPROBS_H
 #define GRADREG_LIB_CUDA_LOGPROBS_H
 

@@ -1,5 +1,7 @@
 /* cuda_policy.h - the losses' op table, and a policy loss in its steps for the op that has its logits at
- * hand. */
+ * hand.
+ *
+ * In: a checked batch or rewards (policy_data.h). Out: loss, gradient by log-prob, metrics; advantages. */
 #ifndef GRADREG_LIB_CUDA_POLICY_H
 #define GRADREG_LIB_CUDA_POLICY_H
 

@@ -1,4 +1,6 @@
-/* cuda_policy_logits.h - a policy loss straight from logits. */
+/* cuda_policy_logits.h - a policy loss straight from logits.
+ *
+ * In: a checked batch with its rows of logits. Out: loss, the logits' gradient, metrics. */
 #ifndef GRADREG_LIB_CUDA_POLICY_LOGITS_H
 #define GRADREG_LIB_CUDA_POLICY_LOGITS_H
 

@@ -1,4 +1,6 @@
-/* cuda_probe.h - the op tables of the probe and the monitors. */
+/* cuda_probe.h - the op tables of the probe and the monitors.
+ *
+ * In: checked rows and tasks (probe_data.h). Out: noisy activations, statistics, divergence, distances. */
 #ifndef GRADREG_LIB_CUDA_PROBE_H
 #define GRADREG_LIB_CUDA_PROBE_H
 

@@ -1,4 +1,6 @@
-/* cuda_stages.h - the passes of a step, in the order of the data flow, for cuda_backend.cu. */
+/* cuda_stages.h - the passes of a step, in the order of the data flow, for cuda_backend.cu.
+ *
+ * In: a regularizer's work with its table and spans (cuda_table.h). Out: a pass queued on the stream. */
 #ifndef GRADREG_LIB_CUDA_STAGES_H
 #define GRADREG_LIB_CUDA_STAGES_H
 

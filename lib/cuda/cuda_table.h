@@ -17,7 +17,7 @@
 #include "../reduce.h"
 #include "../step_data.h"
 
-enum { GR_UNIT_BLOCKS = 16, GR_UNIT = GR_UNIT_BLOCKS * GR_BLOCK };
+enum { GR_UNIT_BLOCKS = 16 };
 
 /* What of a segment's span the device keeps: one word each, all segments' of a kind side by side.
  * Those of the caller come first, since they change. */

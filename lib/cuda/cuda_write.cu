@@ -1,4 +1,4 @@
-/* cuda_write.cu - host words to device memory as kernel parameters (cuda_write.h). */
+/* cuda_write.cu - see cuda_write.h. In: words of the host. Out: kernels queued whose parameters they are. */
 #include "cuda_write.h"
 
 #include <string.h>

@@ -20,7 +20,4 @@ gradreg_status gradreg_cuda_write(const gr_cuda_context *c, void *to, const void
 /* See gr_cuda_load(). */
 gradreg_status gradreg_cuda_load_write(void);
 
-/* Beyond this a copy that waits is cheaper. */
-enum { GR_WRITE_MOST = 1 << 20 };
-
 #endif
