@@ -377,6 +377,8 @@ int main()
     Suite *suite = suite_create("promises-cuda");
     TCase *cases = tcase_create("device");
     tcase_set_timeout(cases, 60);
+    /* Before the module is open, where Check does not fork. */
+    tcase_add_test(cases, without_a_driver_or_a_device_the_sentence_says_which);
     tcase_add_loop_test(cases, a_step_is_five_kernels_whatever_the_number_of_segments, 0, 2);
     tcase_add_loop_test(cases, a_captured_step_also_clears_counters_and_writes_its_pointers, 0,
                         2);
@@ -384,7 +386,6 @@ int main()
     tcase_add_loop_test(cases, a_target_outside_the_vocabulary_is_nan_and_has_no_gradient, 0,
                         3);
     tcase_add_test(cases, without_cublas_its_calls_are_refused_and_the_rest_works);
-    tcase_add_test(cases, without_a_driver_or_a_device_the_sentence_says_which);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -120,11 +120,17 @@ cudaError_t take(void **pointer, size_t bytes, cudaMemoryType type)
     return cudaSuccess;
 }
 
-/* What is queued may still use the memory. */
-void run_device()
+void run_device(int device)
 {
-    for (const std::shared_ptr<Stream> &stream : streams_of_device(current_device))
+    for (const std::shared_ptr<Stream> &stream : streams_of_device(device))
         run_all(stream);
+}
+
+/* What is queued may still use the memory, on its device, whichever is current. */
+void run_user_of(const void *pointer)
+{
+    const Allocation *one = find(pointer);
+    run_device(one != nullptr ? one->device : current_device);
 }
 
 } // namespace
@@ -283,7 +289,7 @@ cudaError_t cudaDeviceSynchronize(void)
     NO_CAPTURE();
     thread_counts.host_waits++;
     counts.device_waits++;
-    run_device();
+    run_device(current_device);
     return call.end(cudaSuccess);
 }
 
@@ -301,7 +307,7 @@ cudaError_t cudaFree(void *pointer)
     CALL(true);
     NO_CAPTURE();
     bind_context();
-    run_device();
+    run_user_of(pointer);
     if (pointer == nullptr)
         return call.end(cudaSuccess);
     return call.end(release(pointer, false) ? cudaSuccess : cudaErrorInvalidValue);
@@ -341,7 +347,7 @@ cudaError_t cudaFreeHost(void *pointer)
 {
     CALL(true);
     NO_CAPTURE();
-    run_device();
+    run_user_of(pointer);
     return call.end(pointer == nullptr || release(pointer, true) ? cudaSuccess
                                                                  : cudaErrorInvalidValue);
 }
@@ -358,7 +364,7 @@ cudaError_t cudaHostRegister(void *pointer, size_t bytes, unsigned)
 cudaError_t cudaHostUnregister(void *pointer)
 {
     CALL(true);
-    run_device();
+    run_user_of(pointer);
     return call.end(unregister_pages(pointer) ? cudaSuccess : cudaErrorInvalidValue);
 }
 
