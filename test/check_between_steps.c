@@ -213,7 +213,10 @@ END_TEST
 
 static gradreg_status observe(rig *r, float first, float second)
 {
-    return gradreg_regularizer_observe_losses(r->reg, &first, &second);
+    const gradreg_status status = gradreg_regularizer_observe_losses(r->reg, &first, &second);
+
+    backend_wait(); /* they are read when the stream gets there, and live no longer than this call */
+    return status;
 }
 
 START_TEST(losses_belong_to_the_step_just_combined)
