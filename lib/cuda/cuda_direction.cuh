@@ -80,7 +80,7 @@ GR_DEVICE gr_four gr_draw_4(const gr_cuda_block &b, int as, uint32_t purpose, ui
 
 GR_DEVICE uint32_t gr_size_any(int32_t type)
 {
-    return type == GRADREG_TYPE_F32 ? 4 : 2;
+    return static_cast<uint32_t>(gr_type_bytes(type));
 }
 
 /* Whether the quad at `at` is all there, and memory aligned to its 16 or 8 bytes. */

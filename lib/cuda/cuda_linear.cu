@@ -124,11 +124,6 @@ static gr_chunk open_chunk(const gr_linear_task *t)
     return chunk;
 }
 
-static size_t bytes_of(gradreg_type type)
-{
-    return type == GRADREG_TYPE_F32 ? 4 : 2;
-}
-
 static gr_logits_view view_of(const gr_chunk *chunk)
 {
     const gr_linear_task *t = chunk->task;
@@ -166,7 +161,7 @@ static gradreg_status take_hidden(const gr_cuda_context *c, const gr_chunk *chun
     gr_rows_copy copy = rows_of(chunk);
     copy.to = reinterpret_cast<char *>(to);
     copy.from = static_cast<const char *>(t->hidden) +
-                chunk->first * t->hidden_stride * bytes_of(t->type);
+                chunk->first * t->hidden_stride * gr_type_bytes(t->type);
     copy.from_stride = t->hidden_stride;
     return copy_rows(c, &copy, t->type, type);
 }
@@ -212,8 +207,8 @@ static gradreg_status next_panel(const gr_cuda_context *c, const gr_chunk *chunk
                                  uint64_t first, gr_matrix *weight, uint64_t *rows)
 {
     const gr_linear_task *t = chunk->task;
-    const char *from =
-        static_cast<const char *>(t->weight) + first * t->weight_stride * bytes_of(t->type);
+    const char *from = static_cast<const char *>(t->weight) +
+                       first * t->weight_stride * gr_type_bytes(t->type);
     const uint64_t left = t->vocabulary - first;
     weight->type = GRADREG_TYPE_F32;
     weight->at = from;
@@ -258,7 +253,7 @@ static gradreg_status make_dhidden(const gr_cuda_context *c, const gr_chunk *chu
     }
     gr_rows_copy copy = rows_of(chunk);
     copy.to = static_cast<char *>(t->dhidden) +
-              chunk->first * t->hidden_stride * bytes_of(t->gradient_type);
+              chunk->first * t->hidden_stride * gr_type_bytes(t->gradient_type);
     copy.to_stride = t->hidden_stride;
     copy.from = reinterpret_cast<const char *>(chunk->dhidden);
     return copy_rows(c, &copy, GRADREG_TYPE_F32, t->gradient_type);

@@ -24,7 +24,7 @@ __global__ void __launch_bounds__(GR_ROW_THREADS, 4)
         if (known)
             values = gr_measure_row<TYPE>(
                 memory, row, v.vocabulary, inverse,
-                gr_logit(TYPE, row, static_cast<uint64_t>(target)) * inverse, stage);
+                gr_element(TYPE, row, static_cast<uint64_t>(target)) * inverse, stage);
         else if (target != GR_PADDING)
             values.logp = values.entropy = values.log_sum_exp = static_cast<float>(NAN);
         if (threadIdx.x == 0) {
@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(GR_ROW_THREADS, 4)
             gr_clear_row<TYPE>(out, v.vocabulary);
             continue;
         }
-        const float at = gr_logit(TYPE, row, static_cast<uint64_t>(target)) * inverse;
+        const float at = gr_element(TYPE, row, static_cast<uint64_t>(target)) * inverse;
         const double entropy =
             task.entropy != NULL ? static_cast<double>(task.entropy[r]) : 0.0;
         const gr_logits_slope slope =

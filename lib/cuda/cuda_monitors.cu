@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(ROW_THREADS, 4)
     GR_SHARED(gr_row_tree, tree, 1);
     const uint64_t begin = (first_run + blockIdx.x) * GR_DELTA_BLOCKS * GR_BLOCK;
     const uint64_t most = (uint64_t)GR_DELTA_BLOCKS * GR_BLOCK;
-    const uint64_t size = value.type == GRADREG_TYPE_F32 ? 4 : 2;
+    const uint64_t size = gr_type_bytes(value.type);
     const gr_difference_squares body = { { value.type, value.before + begin * size,
                                            value.after + begin * size } };
     const double sum = gr_sum_row(tree, count - begin < most ? count - begin : most, body);
@@ -175,7 +175,7 @@ static_assert(RUNS_AT_ONCE + OPEN_RUNS <= GR_DELTA_RUNS,
 static gradreg_status run_segment(const gr_cuda_context *c, const gr_delta_task *task, size_t i)
 {
     const gradreg_segment *s = &task->segments[i];
-    const uint64_t size = task->type == GRADREG_TYPE_F32 ? 4 : 2;
+    const uint64_t size = gr_type_bytes(task->type);
     const uint64_t each = (uint64_t)GR_DELTA_BLOCKS * GR_BLOCK;
     const uint64_t runs = s->count / each + (s->count % each != 0);
     gr_open_tree *open = reinterpret_cast<gr_open_tree *>(task->runs + RUNS_AT_ONCE);

@@ -152,7 +152,7 @@ GR_DEVICE void gr_visit_measure(const gr_visit &v, gr_visit_memory *m, size_t i,
     if (gr_is_target(v, target))
         values = gr_measure_row<TYPE>(
             &m->row, row, v.task.view.vocabulary, inverse,
-            gr_logit(TYPE, row, static_cast<uint64_t>(target)) * inverse, stage);
+            gr_element(TYPE, row, static_cast<uint64_t>(target)) * inverse, stage);
     if (threadIdx.x == 0)
         gr_note_row(v, i, values);
 }
@@ -170,7 +170,7 @@ GR_DEVICE void gr_visit_slope(const gr_visit &v, gr_visit_memory *m, size_t i, c
         return;
     }
     if (threadIdx.x == 0) {
-        const float at = gr_logit(TYPE, row, static_cast<uint64_t>(target)) * inverse;
+        const float at = gr_element(TYPE, row, static_cast<uint64_t>(target)) * inverse;
         const gr_logits_slope own = gr_slope_of_row(v, i, at);
         m->slope = own;
     }
@@ -287,7 +287,7 @@ GR_DEVICE void gr_visit_on_chip(const gr_visit &v, gr_chip_memory *m, size_t i, 
     gr_measure_blocks<TYPE>(m->part, piece, n, 0, gr_piece_blocks(v, rank), inverse, stage);
     gr_cluster_wait(v.ranks);
     if (rank == 0 && threadIdx.x == 0)
-        gr_finish_row(v, m, i, gr_logit(TYPE, row, static_cast<uint64_t>(target)) * inverse);
+        gr_finish_row(v, m, i, gr_element(TYPE, row, static_cast<uint64_t>(target)) * inverse);
     gr_cluster_wait(v.ranks); /* the target's logit has been read: out may be the logits */
     const gr_logits_slope slope = *gr_cluster_at(&m->slope, 0, v.ranks);
     if (slope.kind == GR_SLOPE_ZERO)
@@ -363,7 +363,7 @@ static size_t chip_bytes_of(const gr_visit *v)
 {
     const gr_logits_view *view = &v->task.view;
     const uint64_t most = v->piece < view->vocabulary ? v->piece : view->vocabulary;
-    return most * (view->type == GRADREG_TYPE_F32 ? 4 : 2) + 16;
+    return most * gr_type_bytes(view->type) + 16;
 }
 
 /* The fewest ranks whose shared memory holds a row together; 0: it fits nowhere. */

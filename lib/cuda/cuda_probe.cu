@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(ROW_THREADS, 4)
     GR_SHARED(uint32_t, counts, 2); /* bad, saturated */
     const int32_t type = task.shape.type;
     const uint64_t r = first + blockIdx.x, width = task.shape.width;
-    char *row = static_cast<char *>(task.hidden) + gr_bytes_of(type, r * task.shape.stride);
+    char *row = static_cast<char *>(task.hidden) + r * task.shape.stride * gr_type_bytes(type);
     const int32_t trial = task.first_trial + static_cast<int32_t>(r);
     if (threadIdx.x < 2)
         counts[threadIdx.x] = 0;
@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(ROW_THREADS, 4)
     const int32_t type = task.shape.type;
     const uint64_t width = task.shape.width;
     const char *row = static_cast<const char *>(task.logits) +
-                      gr_bytes_of(type, (first + blockIdx.x) * task.shape.stride);
+                      (first + blockIdx.x) * task.shape.stride * gr_type_bytes(type);
     float most = -HUGE_VALF;
     for (uint64_t i = threadIdx.x; i < width; i += ROW_THREADS)
         most = gr_probe_larger(most, gr_element(type, row, i));

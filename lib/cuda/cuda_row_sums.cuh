@@ -85,19 +85,6 @@ GR_DEVICE double gr_sum_row(gr_row_tree *tree, uint64_t width, const BODY &body)
     return tree->sum;
 }
 
-GR_DEVICE float gr_element(int32_t type, const char *row, uint64_t i)
-{
-    if (type == GRADREG_TYPE_F32)
-        return reinterpret_cast<const float *>(row)[i];
-    const uint16_t half = reinterpret_cast<const uint16_t *>(row)[i];
-    return gr_half_to_f32(type, half);
-}
-
-GR_DEVICE uint64_t gr_bytes_of(int32_t type, uint64_t elements)
-{
-    return elements * (type == GRADREG_TYPE_F32 ? 4 : 2);
-}
-
 /* ---- squares of a row ------------------------------------------------------------ */
 
 /* reduce.h, steps 1 to 4, in the natural order of quads: thread t has lanes 4t to 4t + 3. */

@@ -23,15 +23,7 @@ GR_DEVICE uint32_t gr_warps()
 
 GR_DEVICE uint64_t gr_row_offset(const gr_logits_view &v, uint64_t row)
 {
-    return row * v.row_stride * (v.type == GRADREG_TYPE_F32 ? 4 : 2);
-}
-
-GR_DEVICE float gr_logit(int32_t type, const char *row, uint64_t i)
-{
-    if (type == GRADREG_TYPE_F32)
-        return reinterpret_cast<const float *>(row)[i];
-    const uint16_t half = reinterpret_cast<const uint16_t *>(row)[i];
-    return gr_half_to_f32(type, half);
+    return row * v.row_stride * gr_type_bytes(v.type);
 }
 
 /* ---- a block --------------------------------------------------------------------- */

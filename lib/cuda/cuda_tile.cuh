@@ -55,6 +55,15 @@ GR_DEVICE bool gr_is_wide(const void *p)
 
 /* ---- elements -------------------------------------------------------------------- */
 
+/* One element of a row, where the type need not be a constant. */
+GR_DEVICE float gr_element(int32_t type, const char *row, uint64_t i)
+{
+    if (type == GRADREG_TYPE_F32)
+        return reinterpret_cast<const float *>(row)[i];
+    const uint16_t half = reinterpret_cast<const uint16_t *>(row)[i];
+    return gr_half_to_f32(type, half);
+}
+
 template <int TYPE> GR_DEVICE float gr_decode(uint32_t half)
 {
     return gr_half_to_f32(TYPE, static_cast<uint16_t>(half));

@@ -9,8 +9,8 @@
 
 #include "cuda_check.h"
 
-/* What one launch carries: kernels take 32,764 bytes of parameters, not
- * 4 KiB, with drivers of CUDA 12.1 and newer and from compute capability 7.0 on. */
+/* What one launch carries: kernels take 32,764 bytes of parameters, not 4 KiB, with
+ * drivers of CUDA 12.1 and newer and from compute capability 7.0 on. */
 enum { GR_WRITE_WORDS = 8000, GR_WRITE_FEW_WORDS = 960 };
 
 /* bytes and `to` are multiples of 4. */

@@ -158,15 +158,12 @@ void run_policy(unsigned number)
         b.group = shape.group.data();
         out.dlogp = dlogp.on(side);
         out.dentropy = dentropy.on(side);
+        const Quiet quiet("gradreg_policy_loss");
         return gradreg_policy_loss(side.context, metrics.on(side), &out, &b, &policy);
     };
     const gradreg_status want = call(cpu);
     const std::string sentence = want == GRADREG_OK ? "" : gradreg_last_error();
-    gradreg_status got = GRADREG_OK;
-    {
-        const Quiet quiet("gradreg_policy_loss");
-        got = call(cuda);
-    }
+    const gradreg_status got = call(cuda);
     require(want == got, std::string("the loss gives ") + gradreg_status_name(got) + " (" +
                              gradreg_last_error() + "), on the CPU " +
                              gradreg_status_name(want) + " (" + sentence + ")");
@@ -198,9 +195,12 @@ void run_advantages(unsigned number)
     const Floats rewards(cpu, cuda, numbers(&random, count, 0.5, 1, random.below(2) == 0));
     const Floats out(cpu, cuda, std::vector<float>(count, 7.0f));
     const bool in_place = random.below(3) == 0;
-    for (const Side *side : { &cpu, &cuda })
+    CALL(gradreg_context_reserve(cuda.context, 64 << 10));
+    for (const Side *side : { &cpu, &cuda }) {
+        const Quiet quiet("gradreg_advantages");
         CALL(gradreg_advantages(side->context, in_place ? rewards.on(*side) : out.on(*side),
                                 rewards.on(*side), count, size, &p));
+    }
     rewards.require_same("rewards");
     out.require_same("advantages");
 }
