@@ -168,24 +168,6 @@ GR_DEVICE void gr_combine_tile(const gr_cuda_block &b, const gr_combining &c, ui
     gr_store(c.grads, first, i, b.warp->n, wide, gr_stage(b));
 }
 
-template <int G>
-GR_DEVICE void gr_combine_tiles(const gr_cuda_block &b, const gr_combining &c,
-                                const gr_rows &out)
-{
-    enum { KEPT = 2 };
-    GR_SHARED(float, lanes, (gr_lanes<GR_COMBINE_SUMS, KEPT>::SHARED));
-    gr_combine_sums<KEPT> sums;
-    gr_clear_lanes(&sums.lanes, lanes);
-    sums.saturated = 0;
-    GR_NO_UNROLL
-    for (uint32_t i = 0; i < b.warp->n; i += GR_TILE) {
-        if (c.clean != NULL && gr_together(c))
-            gr_restore_part(c, i, GR_TILE, b.warp->n);
-        gr_combine_tile<G>(b, c, i, c.aligned && i + GR_TILE <= b.warp->n, &sums);
-    }
-    gr_combine_finish(&sums, out);
-}
-
 /* ---- anything else, a row at a time ---------------------------------------------- */
 
 GR_DEVICE void gr_load_elements(const gr_cuda_block &b, const gr_combining &c, uint32_t i,
@@ -224,22 +206,6 @@ GR_DEVICE void gr_combine_row(const gr_cuda_block &b, const gr_combining &c, uin
     for (int k = 0; k < 4; k++)
         bits[k] = gr_f32_bits(e[k].kept);
     gr_store_row(c.kept, GRADREG_TYPE_F32, b, bits, i);
-}
-
-GR_DEVICE void gr_combine_rows(const gr_cuda_block &b, const gr_combining &c,
-                               const gr_rows &out)
-{
-    GR_SHARED(float, lanes, (gr_lanes<GR_COMBINE_SUMS, 0>::SHARED));
-    gr_combine_sums<0> sums;
-    gr_clear_lanes(&sums.lanes, lanes);
-    sums.saturated = 0;
-    GR_NO_UNROLL
-    for (uint32_t i = 0; i < b.warp->n; i += GR_LANES) {
-        if (c.clean != NULL && gr_together(c))
-            gr_restore_part(c, i, GR_LANES, b.warp->n);
-        gr_combine_row(b, c, i, &sums);
-    }
-    gr_combine_finish(&sums, out);
 }
 
 /* g~ = c1 g1 in f32, before g1 is overwritten. */
@@ -306,7 +272,29 @@ GR_DEVICE void gr_fill(const gr_cuda_block &b, int read, bool restores, gr_combi
     c->clean = restores ? gr_at_word(b, GR_WORD_CLEAN, c->size) : NULL;
 }
 
-/* Whether theta is still to be put back. G: the gradient's type, or GR_ANY. */
+/* All of the block; G: the gradient's type, or GR_ANY. */
+template <int G>
+GR_DEVICE void gr_combine_elements(const gr_cuda_block &b, const gr_combining &c,
+                                   const gr_rows &out)
+{
+    enum { KEPT = G == GR_ANY ? 0 : 2, EACH = G == GR_ANY ? GR_LANES : GR_TILE };
+    GR_SHARED(float, lanes, (gr_lanes<GR_COMBINE_SUMS, KEPT>::SHARED));
+    gr_combine_sums<KEPT> sums;
+    gr_clear_lanes(&sums.lanes, lanes);
+    sums.saturated = 0;
+    GR_NO_UNROLL
+    for (uint32_t i = 0; i < b.warp->n; i += EACH) {
+        if (c.clean != NULL && gr_together(c))
+            gr_restore_part(c, i, EACH, b.warp->n);
+        if constexpr (G == GR_ANY)
+            gr_combine_row(b, c, i, &sums);
+        else
+            gr_combine_tile<G>(b, c, i, c.aligned && i + EACH <= b.warp->n, &sums);
+    }
+    gr_combine_finish(&sums, out);
+}
+
+/* Whether theta is still to be put back. G as there. */
 template <int G>
 GR_DEVICE bool gr_combine_block(const gr_cuda_block &b, int read, bool restores,
                                 const gr_rows &out)
@@ -325,10 +313,7 @@ GR_DEVICE bool gr_combine_block(const gr_cuda_block &b, int read, bool restores,
         return restores;
     if (c.clean != NULL && !gr_together(c))
         gr_copy_bytes(c.params, c.clean, b.warp->n * c.size);
-    if constexpr (G == GR_ANY)
-        gr_combine_rows(b, c, out);
-    else
-        gr_combine_tiles<G>(b, c, out);
+    gr_combine_elements<G>(b, c, out);
     return restores && c.clean == NULL;
 }
 
