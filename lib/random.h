@@ -1,9 +1,9 @@
 /* random.h - random numbers as a pure function of (seed, step, segment, purpose, element).
  *
- * In: those five. Out: 32 bits, a sign, or a standard normal number. There is no state, so
- * neither threads nor vector widths nor the order of calls change a draw, and a draw can be
- * made again at any time. The generator is Philox4x32-10 (Salmon, Moraes, Dror, Shaw,
- * "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
+ * In: those five, elements by groups of four. Out: 32 bits each, or what is made of them: a sign, or a
+ * standard normal number. There is no state, so neither threads nor vector widths nor the order of calls
+ * change a draw, and a draw can be made again at any time. The generator is Philox4x32-10 (Salmon,
+ * Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
  *
  *   key      word 0  low half of seed
  *            word 1  high half of seed xor high half of step
@@ -12,8 +12,7 @@
  *            word 2  segment
  *            word 3  low half of step
  *
- * One call gives the four words of a group: element i has word i % 4 of group i / 4. Kernels draw by groups;
- * gr_random_bits, gr_rademacher and gr_gaussian say what one element gets, and tests hold both together. */
+ * One call gives the four words of a group: element i has word i % 4 of group i / 4. */
 #ifndef GRADREG_LIB_RANDOM_H
 #define GRADREG_LIB_RANDOM_H
 
@@ -59,24 +58,10 @@ GR_FN void gr_random4(uint64_t seed, uint64_t step, uint32_t segment, uint32_t p
     gr_philox(counter, (uint32_t)seed, (uint32_t)(seed >> 32) ^ (uint32_t)(step >> 32), out);
 }
 
-GR_FN uint32_t gr_random_bits(uint64_t seed, uint64_t step, uint32_t segment, uint32_t purpose,
-                              uint64_t element)
-{
-    uint32_t words[4];
-    gr_random4(seed, step, segment, purpose, element >> 2, words);
-    return words[element & 3];
-}
-
 /* +1 or -1: the top bit is the sign. */
 GR_FN float gr_rademacher_from(uint32_t word)
 {
     return gr_bits_f32(0x3f800000u | (word & 0x80000000u));
-}
-
-GR_FN float gr_rademacher(uint64_t seed, uint64_t step, uint32_t segment, uint32_t purpose,
-                          uint64_t element)
-{
-    return gr_rademacher_from(gr_random_bits(seed, step, segment, purpose, element));
 }
 
 /* Box and Muller: two uniform words to two independent standard normal numbers. The halves
@@ -99,17 +84,6 @@ GR_FN void gr_gaussian4(uint64_t seed, uint64_t step, uint32_t segment, uint32_t
     gr_random4(seed, step, segment, purpose, group, words);
     gr_gaussian_from(words[0], words[1], out);
     gr_gaussian_from(words[2], words[3], out + 2);
-}
-
-GR_FN float gr_gaussian(uint64_t seed, uint64_t step, uint32_t segment, uint32_t purpose,
-                        uint64_t element)
-{
-    uint32_t words[4];
-    float pair[2];
-    const int first = (int)(element & 2);
-    gr_random4(seed, step, segment, purpose, element >> 2, words);
-    gr_gaussian_from(words[first], words[first + 1], pair);
-    return pair[element & 1];
 }
 
 #endif

@@ -5,10 +5,8 @@
 #include "regularizer.h"
 
 #include <stdint.h>
-#include <string.h>
 
 #include "hash.h"
-#include "options.h"
 #include "order.h"
 #include "overlap.h"
 #include "params.h"
@@ -21,7 +19,6 @@ typedef struct gr_buffer {
     const void *flat;
     const void *const *pointers;
     int32_t type; /* of flat; 0: segments differ */
-    int is_grad;  /* entries may be NULL */
     int needed;
 } gr_buffer;
 
@@ -300,22 +297,21 @@ static void collect(gr_given *g, const gradreg_regularizer *reg, const gradreg_b
     const gradreg_regularizer_params *p = &reg->work.step.options;
     const int32_t param = reg->table.one_param_type, grad = reg->table.one_grad_type;
     const gr_buffer none = { 0 };
-#define BUFFER(field, pointers, type, is_grad, needed)                          \
-    (gr_buffer){ #field, #pointers, b->field, (const void *const *)b->pointers, \
-                 type,   is_grad,   needed }
+#define BUFFER(field, pointers, type, needed) \
+    (gr_buffer){ #field, #pointers, b->field, (const void *const *)b->pointers, type, needed }
     *g = (gr_given){ none, none, none, none, none, none };
     if (needs & GR_NEED_PARAMS)
-        g->params = BUFFER(params, param_pointers, param, 0, 1);
+        g->params = BUFFER(params, param_pointers, param, 1);
     if (needs & (GR_NEED_GRADS | GR_SEES_GRADS))
-        g->grads = BUFFER(grads, grad_pointers, grad, 1, (needs & GR_NEED_GRADS) != 0);
+        g->grads = BUFFER(grads, grad_pointers, grad, (needs & GR_NEED_GRADS) != 0);
     if ((needs & GR_NEED_FIRST) && p->first_gradient == GRADREG_FIRST_GRADIENT_CALLER_KEEPS)
-        g->first = BUFFER(first_grads, first_grad_pointers, grad, 1, 1);
+        g->first = BUFFER(first_grads, first_grad_pointers, grad, 1);
     if ((needs & GR_NEED_MOVED) && p->placement == GRADREG_PLACEMENT_OUT_OF_PLACE)
-        g->moved = BUFFER(perturbed_params, perturbed_param_pointers, param, 0, 1);
+        g->moved = BUFFER(perturbed_params, perturbed_param_pointers, param, 1);
     if ((needs & GR_NEED_MASTER) && p->restore == GRADREG_RESTORE_MASTER)
-        g->master = BUFFER(master_params, master_param_pointers, GRADREG_TYPE_F32, 0, 1);
+        g->master = BUFFER(master_params, master_param_pointers, GRADREG_TYPE_F32, 1);
     if ((needs & GR_NEED_DIRECTION) && p->direction == GRADREG_DIRECTION_CALLER)
-        g->direction = BUFFER(direction, direction_pointers, grad, 0, 1);
+        g->direction = BUFFER(direction, direction_pointers, grad, 1);
 #undef BUFFER
 }
 

@@ -9,8 +9,6 @@
  *       └───────── combine, fallback, cancel ─┴─────────────────────┘ */
 #include "regularizer.h"
 
-#include <string.h>
-
 #include "status.h"
 #include "step.h"
 

@@ -8,15 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "draws.h"
 #include "numbers.h"
-#include "random.h"
 
 enum { DRAWS = 1 << 20 };
 static const uint64_t seed = UINT64_C(0x0123456789abcdef);
 
 static uint32_t bits_of(uint64_t element)
 {
-    return gr_random_bits(seed, 3, 5, GR_RANDOM_DIRECTION, element);
+    return draw_bits(seed, 3, 5, GR_RANDOM_DIRECTION, element);
 }
 
 /* ---- the generator ---------------------------------------------------------------------- */
@@ -88,9 +88,9 @@ START_TEST(batching_does_not_change_a_draw)
             float normal[4];
             gr_random4(seed, 9, 2, GR_RANDOM_DIRECTION, element / 4, words);
             gr_gaussian4(seed, 9, 2, GR_RANDOM_DIRECTION, element / 4, normal);
-            const uint32_t word = gr_random_bits(seed, 9, 2, GR_RANDOM_DIRECTION, element);
-            const float one = gr_gaussian(seed, 9, 2, GR_RANDOM_DIRECTION, element);
-            const float sign = gr_rademacher(seed, 9, 2, GR_RANDOM_DIRECTION, element);
+            const uint32_t word = draw_bits(seed, 9, 2, GR_RANDOM_DIRECTION, element);
+            const float one = draw_gaussian(seed, 9, 2, GR_RANDOM_DIRECTION, element);
+            const float sign = draw_sign(seed, 9, 2, GR_RANDOM_DIRECTION, element);
             ck_assert_uint_eq(word, words[element % 4]);
             ck_assert_uint_eq(gr_f32_bits(one), gr_f32_bits(normal[element % 4]));
             ck_assert(sign == (words[element % 4] >> 31 ? -1.0f : 1.0f));
@@ -139,8 +139,8 @@ START_TEST(neighbours_are_independent)
     for (int i = 0; i < DRAWS; i++) {
         const uint64_t element = (uint64_t)i;
         const uint32_t here = bits_of(element) >> 30;
-        const uint32_t next_step = gr_random_bits(seed, 4, 5, GR_RANDOM_DIRECTION, element);
-        const uint32_t next_segment = gr_random_bits(seed, 3, 6, GR_RANDOM_DIRECTION, element);
+        const uint32_t next_step = draw_bits(seed, 4, 5, GR_RANDOM_DIRECTION, element);
+        const uint32_t next_segment = draw_bits(seed, 3, 6, GR_RANDOM_DIRECTION, element);
         count[0][here << 2 | bits_of(element + 1) >> 30]++;
         count[1][here << 2 | bits_of(element + 4) >> 30]++;
         count[2][here << 2 | next_step >> 30]++;
@@ -209,8 +209,8 @@ START_TEST(gaussian_has_the_moments_of_the_normal_distribution)
     double moment[5] = { 0 }, cross = 0, cross_of_squares = 0;
     for (int i = 0; i < DRAWS; i += 2) {
         const uint64_t element = (uint64_t)i;
-        const double x = gr_gaussian(seed, 3, 5, GR_RANDOM_DIRECTION, element);
-        const double y = gr_gaussian(seed, 3, 5, GR_RANDOM_DIRECTION, element + 1);
+        const double x = draw_gaussian(seed, 3, 5, GR_RANDOM_DIRECTION, element);
+        const double y = draw_gaussian(seed, 3, 5, GR_RANDOM_DIRECTION, element + 1);
         for (int k = 1; k < 5; k++)
             moment[k] += (pow(x, k) + pow(y, k)) / DRAWS;
         cross += x * y / (DRAWS / 2);
@@ -235,7 +235,7 @@ START_TEST(gaussian_has_the_quantiles_of_the_normal_distribution)
     enum { BINS = 200 };
     static unsigned count[4][BINS];
     for (int i = 0; i < DRAWS; i++) {
-        const double x = gr_gaussian(seed, 3, 5, GR_RANDOM_DIRECTION, (uint64_t)i);
+        const double x = draw_gaussian(seed, 3, 5, GR_RANDOM_DIRECTION, (uint64_t)i);
         const int bin = (int)(BINS * 0.5 * erfc(-x / sqrt(2.0)));
         count[i % 4][bin < BINS ? bin : BINS - 1]++;
     }
@@ -251,7 +251,7 @@ START_TEST(rademacher_is_one_or_minus_one)
 {
     int sum = 0;
     for (int i = 0; i < DRAWS; i++) {
-        const float x = gr_rademacher(seed, 3, 5, GR_RANDOM_DIRECTION, (uint64_t)i);
+        const float x = draw_sign(seed, 3, 5, GR_RANDOM_DIRECTION, (uint64_t)i);
         ck_assert_msg(x == 1.0f || x == -1.0f, "%g", (double)x);
         sum += (int)x;
     }
@@ -266,8 +266,8 @@ START_TEST(results_have_the_same_bits_with_every_compiler)
     uint64_t all = DIGEST_START;
     for (uint64_t i = 0; i < 100000; i++) {
         const uint64_t element = i * UINT64_C(0x10001);
-        all = digest(all, gr_random_bits(seed, i, 1, GR_RANDOM_ROUND_MIRROR, element));
-        all = digest(all, gr_f32_bits(gr_gaussian(seed, i, 1, GR_RANDOM_DIRECTION, element)));
+        all = digest(all, draw_bits(seed, i, 1, GR_RANDOM_ROUND_MIRROR, element));
+        all = digest(all, gr_f32_bits(draw_gaussian(seed, i, 1, GR_RANDOM_DIRECTION, element)));
     }
     ck_assert_msg(all == UINT64_C(0x898f72405d50cfc9), "%016llx", (unsigned long long)all);
 }

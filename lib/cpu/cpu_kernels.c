@@ -13,8 +13,6 @@
  * leaving out a factor of 1 changes no bit. */
 #include "cpu_kernels.h"
 
-#include <assert.h>
-
 #include "cpu_vector.h"
 
 enum { W = GR_VECTOR_WIDTH };

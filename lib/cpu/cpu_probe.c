@@ -3,7 +3,6 @@
  * In: checked tasks. Out: moved rows; one result per row, noted in the order of rows. A row is one
  * thread's, so that its sums need no memory but the stack. */
 #include <assert.h>
-#include <math.h>
 #include <string.h>
 
 #include "cpu_backend.h"

@@ -5,8 +5,6 @@
 
 #include "cuda_row_sums.cuh"
 
-#include <math.h>
-
 /* ---- inject ---------------------------------------------------------------------- */
 
 struct gr_stored_value {

@@ -9,7 +9,6 @@
 
 #include "cuda_tile.cuh"
 
-#include "../element.h"
 #include "../reduce.h"
 
 enum {

@@ -14,9 +14,6 @@
 
 #include "cuda_check.h"
 
-#include "../reduce.h"
-#include "../step_data.h"
-
 enum { GR_UNIT_BLOCKS = 16 };
 
 /* What of a segment's span the device keeps: one word each, all segments' of a kind side by side.

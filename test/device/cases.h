@@ -14,8 +14,9 @@
 #include "element.h"
 #include "logits_math.h"
 #include "probe_math.h"
-#include "random.h"
 #include "reduce.h"
+
+#include "../draws.h"
 
 enum inputs {
     INPUT_PATTERNS, /* bit patterns of floats and doubles, edges preferred */
@@ -209,13 +210,13 @@ GR_FN uint64_t slope_words(uint64_t a, uint64_t b)
     CASE(philox_23, INPUT_PATTERNS, philox_words(a, b, 2))                                    \
     CASE(random4_01, INPUT_PATTERNS, random_words(a, b, 0))                                   \
     CASE(random4_23, INPUT_PATTERNS, random_words(a, b, 2))                                   \
-    CASE(random_bits, INPUT_PATTERNS, gr_random_bits(DRAW_ARGUMENTS))                         \
+    CASE(random_bits, INPUT_PATTERNS, draw_bits(DRAW_ARGUMENTS))                              \
     CASE(rademacher_from, INPUT_PATTERNS, gr_f32_bits(gr_rademacher_from((uint32_t)a)))       \
-    CASE(rademacher, INPUT_PATTERNS, gr_f32_bits(gr_rademacher(DRAW_ARGUMENTS)))              \
+    CASE(rademacher, INPUT_PATTERNS, gr_f32_bits(draw_sign(DRAW_ARGUMENTS)))                  \
     CASE(gaussian_from, INPUT_PATTERNS, gaussian_from_words(a))                               \
     CASE(gaussian4_01, INPUT_PATTERNS, gaussian_words(a, b, 0))                               \
     CASE(gaussian4_23, INPUT_PATTERNS, gaussian_words(a, b, 2))                               \
-    CASE(gaussian, INPUT_PATTERNS, gr_f32_bits(gr_gaussian(DRAW_ARGUMENTS)))                  \
+    CASE(gaussian, INPUT_PATTERNS, gr_f32_bits(draw_gaussian(DRAW_ARGUMENTS)))                \
     CASE(probe_gaussian_01, INPUT_PATTERNS, probe_gaussian_words(a, b, 0))                    \
     CASE(probe_gaussian_23, INPUT_PATTERNS, probe_gaussian_words(a, b, 2))                    \
     CASE(probe_sigma, INPUT_PATTERNS,                                                         \
