@@ -4,8 +4,6 @@
 #include <string.h>
 
 belongings own;
-gradreg_context *context;
-counting_allocator allocator;
 
 void set_up(void)
 {
@@ -14,10 +12,7 @@ void set_up(void)
     const gradreg_policy policy = GRADREG_POLICY_INIT;
     const gradreg_policy_batch batch = GRADREG_POLICY_BATCH_INIT;
     const gradreg_policy_metrics metrics = GRADREG_POLICY_METRICS_INIT;
-    gradreg_context_params how = GRADREG_CONTEXT_PARAMS_INIT;
-    memset(&own, 0, sizeof(own));
-    refusals_watch(&own, sizeof(own));
-    memset(&allocator, 0, sizeof(allocator));
+    refusals_open(&own, sizeof(own));
     own.params = params;
     own.params.rows = ROWS;
     own.params.vocabulary = VOCABULARY;
@@ -36,15 +31,6 @@ void set_up(void)
     own.batch.sequences = 1;
     own.batch.length = ROWS;
     own.batch.advantages = own.arrays[LOGP] + ROWS + 4;
-    how.allocator = counting_hook(&allocator);
-    how.threads = 1;
-    assert_ok(test_context_create(&context, &how));
-}
-
-void tear_down(void)
-{
-    assert_ok(gradreg_context_destroy(context));
-    counting_check(&allocator);
 }
 
 /* ---- refusals --------------------------------------------------------------------- */

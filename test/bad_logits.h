@@ -36,11 +36,9 @@ typedef struct belongings {
 } belongings;
 
 extern belongings own;
-extern gradreg_context *context;
-extern counting_allocator allocator;
 
+/* Before each test, with refusals_close() after it. */
 void set_up(void);
-void tear_down(void);
 
 /* gradreg_logprobs_forward and _backward */
 void refuse_both(gradreg_status want, const char *word, const char *value);
@@ -54,7 +52,7 @@ void accept_linear(void);
 
 float *shifted(float *at, size_t bytes);
 
-/* The part for each call, with set_up() and tear_down() around each test. */
+/* The part for each call, set_up() before each test. */
 TCase *bad_policy_logits_case(void);
 TCase *bad_linear_case(void);
 

@@ -4,8 +4,6 @@
 #include <string.h>
 
 belongings own;
-gradreg_context *context;
-counting_allocator allocator;
 
 void set_up(void)
 {
@@ -14,10 +12,7 @@ void set_up(void)
     const gradreg_policy_gradient out = GRADREG_POLICY_GRADIENT_INIT;
     const gradreg_policy_metrics metrics = GRADREG_POLICY_METRICS_INIT;
     const gradreg_advantage_params params = GRADREG_ADVANTAGE_PARAMS_INIT;
-    gradreg_context_params how = GRADREG_CONTEXT_PARAMS_INIT;
-    memset(&own, 0, sizeof(own));
-    refusals_watch(&own, sizeof(own));
-    memset(&allocator, 0, sizeof(allocator));
+    refusals_open(&own, sizeof(own));
     own.policy = policy;
     own.batch = batch;
     own.out = out;
@@ -42,15 +37,6 @@ void set_up(void)
     own.out.dentropy = own.arrays[DENTROPY];
     for (int i = 0; i <= ROWS; i++)
         own.offsets[i] = i * LENGTH;
-    how.allocator = counting_hook(&allocator);
-    how.threads = 1;
-    assert_ok(test_context_create(&context, &how));
-}
-
-void tear_down(void)
-{
-    assert_ok(gradreg_context_destroy(context));
-    counting_check(&allocator);
 }
 
 /* ---- refusals --------------------------------------------------------------------- */

@@ -30,17 +30,15 @@ typedef struct belongings {
 } belongings;
 
 extern belongings own;
-extern gradreg_context *context;
-extern counting_allocator allocator;
 
+/* Before each test, with refusals_close() after it. */
 void set_up(void);
-void tear_down(void);
 
 /* gradreg_policy_loss */
 void refuse_loss(gradreg_status want, const char *word, const char *value);
 void accept_loss(void);
 
-/* The part for gradreg_advantages, with set_up() and tear_down() around each test. */
+/* The part for gradreg_advantages, set_up() before each test. */
 TCase *bad_advantages_case(void);
 
 #endif

@@ -67,7 +67,7 @@ END_TEST
 TCase *bad_advantages_case(void)
 {
     TCase *tc = tcase_create("advantages");
-    tcase_add_checked_fixture(tc, set_up, tear_down);
+    tcase_add_checked_fixture(tc, set_up, refusals_close);
     tcase_add_test(tc, bad_advantage_params_are_named);
     tcase_add_test(tc, bad_rewards_are_named);
     return tc;

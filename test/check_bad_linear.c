@@ -116,7 +116,7 @@ END_TEST
 TCase *bad_linear_case(void)
 {
     TCase *tc = tcase_create("linear");
-    tcase_add_checked_fixture(tc, set_up, tear_down);
+    tcase_add_checked_fixture(tc, set_up, refusals_close);
     tcase_add_test(tc, null_arguments_of_the_linear_calls_are_named);
     tcase_add_test(tc, bad_fields_of_linear_params_are_named);
     tcase_add_test(tc, bad_targets_and_buffers_of_the_linear_calls_are_named);

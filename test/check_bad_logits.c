@@ -5,7 +5,6 @@
  * main() holds what was called against the header (coverage.h). The fused call and those from hidden
  * states are parts of their own: check_bad_policy_logits.c, check_bad_linear.c. */
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "bad_logits.h"
@@ -68,15 +67,8 @@ END_TEST
 
 START_TEST(params_of_other_versions)
 {
-    const uint32_t good = own.params.struct_size;
-    const uint32_t bad[] = { 0, 4, good - 1, 4097, UINT32_MAX };
-    for (int i = 0; i < 5; i++) {
-        char value[32];
-        (void)snprintf(value, sizeof(value), "%lu", (unsigned long)bad[i]);
-        own.params.struct_size = bad[i];
-        refuse_both(invalid, "params.struct_size", value);
-    }
-    own.params.struct_size = good + TAIL;
+    refusals_of_size(&own.params.struct_size, "params.struct_size", refuse_both);
+    own.params.struct_size += TAIL;
     accept_both();
     own.params_tail[TAIL - 1] = 1;
     refuse_both(GRADREG_ERROR_UNSUPPORTED, "params", gradreg_version());
@@ -216,38 +208,25 @@ END_TEST
 
 /* ---- two users -------------------------------------------------------------------- */
 
-static gradreg_context *in_use;
-static int visits;
-
-/* A host's thread pool that calls back into the library. */
-static void call_from_within(void *user, size_t count, void (*body)(void *task, size_t index),
-                             void *task)
+static void use(void)
 {
-    gradreg_context *const ours = context;
-    (void)user;
-    visits++;
-    context = in_use;
+    assert_ok(gradreg_logprobs_forward(context, own.arrays[LOGP], NULL, NULL, own.logits,
+                                       own.targets, &own.params));
+}
+
+static void call_meanwhile(void)
+{
     refuse_both(GRADREG_ERROR_STATE, "context", "use");
     refuse_fused(GRADREG_ERROR_STATE, "context", "use");
 #if GR_TEST_BLAS
     refuse_linear(GRADREG_ERROR_STATE, "context", "use");
 #endif
-    context = ours;
-    for (size_t i = 0; i < count; i++)
-        body(task, i);
 }
 
 START_TEST(a_context_in_use_is_refused)
 {
     LEAVE_OUT_ON_CUDA("its calls run none of the caller's functions");
-    gradreg_context_params how = GRADREG_CONTEXT_PARAMS_INIT;
-    how.parallel_for.function = call_from_within;
-    how.threads = 4;
-    assert_ok(test_context_create(&in_use, &how));
-    assert_ok(gradreg_logprobs_forward(in_use, own.arrays[LOGP], NULL, NULL, own.logits,
-                                       own.targets, &own.params));
-    ck_assert_int_gt(visits, 0);
-    assert_ok(gradreg_context_destroy(in_use));
+    refusals_in_use(use, call_meanwhile);
 }
 END_TEST
 
@@ -267,7 +246,7 @@ int main(void)
 {
     Suite *suite = suite_create("bad logits");
     TCase *tc = tcase_create("logprobs");
-    tcase_add_checked_fixture(tc, set_up, tear_down);
+    tcase_add_checked_fixture(tc, set_up, refusals_close);
     coverage_open();
     add_loop_test(tc, init_refuses_null_and_sizes_that_no_version_had, 0, INITS);
     tcase_add_test(tc, null_arguments_are_named);

@@ -5,7 +5,6 @@
  * main() holds what was called against the header (coverage.h). Rewards are a part of their own:
  * check_bad_advantages.c. */
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "bad_policy.h"
@@ -70,17 +69,8 @@ START_TEST(structs_of_other_versions)
     static const char *const names[] = { "policy.struct_size", "batch.struct_size",
                                          "out.struct_size", "metrics.struct_size" };
     const int read_here = on_cuda() ? 3 : 4; /* metrics are on the device */
-    for (int k = 0; k < read_here; k++) {
-        const uint32_t good = *sizes[k];
-        const uint32_t bad[] = { 0, 4, good - 1, 4097, UINT32_MAX };
-        for (int i = 0; i < 5; i++) {
-            char value[32];
-            (void)snprintf(value, sizeof(value), "%lu", (unsigned long)bad[i]);
-            *sizes[k] = bad[i];
-            refuse_loss(invalid, names[k], value);
-        }
-        *sizes[k] = good;
-    }
+    for (int k = 0; k < read_here; k++)
+        refusals_of_size(sizes[k], names[k], refuse_loss);
 }
 END_TEST
 
@@ -412,38 +402,28 @@ START_TEST(scratch_reserved_ahead_is_enough)
 }
 END_TEST
 
-static gradreg_context *in_use;
-static int visits;
-
-/* A host's thread pool that calls back into the library. */
-static void call_from_within(void *user, size_t count, void (*body)(void *task, size_t index),
-                             void *task)
+static void use(void)
 {
-    (void)user;
-    visits++;
-    assert_refused(gradreg_policy_loss(in_use, NULL, &own.out, &own.batch, &own.policy),
+    own.batch.sequences = 100; /* enough rows for more than one piece */
+    own.batch.length = 0;
+    assert_ok(gradreg_policy_loss(context, NULL, &own.out, &own.batch, &own.policy));
+}
+
+static void call_meanwhile(void)
+{
+    assert_refused(gradreg_policy_loss(context, NULL, &own.out, &own.batch, &own.policy),
                    GRADREG_ERROR_STATE, "context");
-    assert_refused(gradreg_policy_metrics_read(in_use, &own.read, &own.metrics),
+    assert_refused(gradreg_policy_metrics_read(context, &own.read, &own.metrics),
                    GRADREG_ERROR_STATE, "context");
-    assert_refused(gradreg_advantages(in_use, own.arrays[DLOGP], own.arrays[ADVANTAGES], 6, 3,
+    assert_refused(gradreg_advantages(context, own.arrays[DLOGP], own.arrays[ADVANTAGES], 6, 3,
                                       &own.params),
                    GRADREG_ERROR_STATE, "context");
-    for (size_t i = 0; i < count; i++)
-        body(task, i);
 }
 
 START_TEST(a_context_in_use_is_refused)
 {
     LEAVE_OUT_ON_CUDA("its calls run none of the caller's functions");
-    gradreg_context_params how = GRADREG_CONTEXT_PARAMS_INIT;
-    how.parallel_for.function = call_from_within;
-    how.threads = 4;
-    assert_ok(test_context_create(&in_use, &how));
-    own.batch.sequences = 100; /* enough rows for more than one piece */
-    own.batch.length = 0;
-    assert_ok(gradreg_policy_loss(in_use, NULL, &own.out, &own.batch, &own.policy));
-    ck_assert_int_gt(visits, 0);
-    assert_ok(gradreg_context_destroy(in_use));
+    refusals_in_use(use, call_meanwhile);
 }
 END_TEST
 
@@ -459,7 +439,7 @@ int main(void)
 {
     Suite *suite = suite_create("bad policy");
     TCase *tc = tcase_create("loss");
-    tcase_add_checked_fixture(tc, set_up, tear_down);
+    tcase_add_checked_fixture(tc, set_up, refusals_close);
     coverage_open();
     add_loop_test(tc, init_refuses_null_and_sizes_that_no_version_had, 0, INITS);
     tcase_add_test(tc, null_arguments_are_named);

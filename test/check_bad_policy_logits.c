@@ -129,7 +129,7 @@ END_TEST
 TCase *bad_policy_logits_case(void)
 {
     TCase *tc = tcase_create("policy logits");
-    tcase_add_checked_fixture(tc, set_up, tear_down);
+    tcase_add_checked_fixture(tc, set_up, refusals_close);
     tcase_add_test(tc, null_arguments_of_the_fused_call_are_named);
     tcase_add_test(tc, what_needs_a_whole_sequence_is_unsupported_and_names_the_three_calls);
     tcase_add_test(tc, the_batch_must_fit_the_logits);

@@ -28,19 +28,14 @@ typedef struct belongings {
 } belongings;
 
 static belongings own;
-static gradreg_context *context;
 static gradreg_probe *probe;
-static counting_allocator allocator;
 
 static void set_up(void)
 {
     const gradreg_probe_params params = GRADREG_PROBE_PARAMS_INIT;
     const gradreg_probe_layer layer = GRADREG_PROBE_LAYER_INIT;
     const gradreg_segment segment = GRADREG_SEGMENT_INIT;
-    gradreg_context_params how = GRADREG_CONTEXT_PARAMS_INIT;
-    memset(&own, 0, sizeof(own));
-    refusals_watch(&own, sizeof(own));
-    memset(&allocator, 0, sizeof(allocator));
+    refusals_open(&own, sizeof(own));
     own.params = params;
     own.params.layer_count = LAYERS;
     own.params.trials = TRIALS;
@@ -52,17 +47,13 @@ static void set_up(void)
         own.segments[i].offset = i * WIDTH;
         own.segments[i].count = WIDTH;
     }
-    how.allocator = counting_hook(&allocator);
-    how.threads = 1;
-    assert_ok(test_context_create(&context, &how));
     assert_ok(gradreg_probe_create(&probe, context, &own.params));
 }
 
 static void tear_down(void)
 {
     assert_ok(gradreg_probe_destroy(probe));
-    assert_ok(gradreg_context_destroy(context));
-    counting_check(&allocator);
+    refusals_close();
 }
 
 /* ---- init functions ---------------------------------------------------------------- */
@@ -291,76 +282,49 @@ START_TEST(bad_summaries_are_named)
 }
 END_TEST
 
-/* ---- calls from a callback --------------------------------------------------------- */
+/* ---- two users --------------------------------------------------------------------- */
 
-/* The caller's parallel_for runs while the handle is in use. */
-static gradreg_status inner[8];
+static float large[4][20000];
 
-static void call_from_inside(void *user, size_t count, void (*body)(void *task, size_t index),
-                             void *task)
+static void use_a_probe(void)
 {
-    (void)user;
-    inner[0] = gradreg_probe_inject(probe, own.rows, F32, 1, 8, 0, 0, 0);
-    inner[1] = gradreg_probe_observe(probe, own.rows, F32, 1, 8, 0, 0, 0, 0);
-    inner[2] = gradreg_probe_summary(probe, own.layers, LAYERS);
-    inner[3] = gradreg_probe_reset(probe);
-    inner[4] = gradreg_probe_destroy(probe);
-    for (size_t i = 0; i < count; i++)
-        body(task, i);
+    gradreg_probe *const kept = probe;
+    assert_ok(gradreg_probe_create(&probe, context, &own.params));
+    assert_ok(gradreg_probe_inject(probe, large, F32, 4, 20000, 0, 0, 0));
+    assert_ok(gradreg_probe_destroy(probe));
+    probe = kept;
 }
 
-static void monitor_from_inside(void *user, size_t count,
-                                void (*body)(void *task, size_t index), void *task)
+static void call_the_probe(void)
 {
-    gradreg_context *owner = *(gradreg_context **)user;
-    inner[5] = gradreg_js_divergence(owner, own.out, own.rows, own.others, 1, 8);
-    inner[6] = gradreg_weight_delta(owner, own.figures, own.rows, own.others, F32, own.segments,
-                                    SEGMENTS);
-    for (size_t i = 0; i < count; i++)
-        body(task, i);
+    const gradreg_status state = GRADREG_ERROR_STATE;
+    assert_refused(gradreg_probe_inject(probe, own.rows, F32, 1, 8, 0, 0, 0), state, "use");
+    assert_refused(gradreg_probe_observe(probe, own.rows, F32, 1, 8, 0, 0, 0, 0), state, "use");
+    assert_refused(gradreg_probe_summary(probe, own.layers, LAYERS), state, "use");
+    assert_refused(gradreg_probe_reset(probe), state, "use");
+    assert_refused(gradreg_probe_destroy(probe), state, "use");
 }
 
-static const char *const inner_names[] = { "gradreg_probe_inject",  "gradreg_probe_observe",
-                                           "gradreg_probe_summary", "gradreg_probe_reset",
-                                           "gradreg_probe_destroy", "gradreg_js_divergence",
-                                           "gradreg_weight_delta" };
-
-static gradreg_context *context_with_loop(void (*loop)(void *, size_t, void (*)(void *, size_t),
-                                                       void *),
-                                          gradreg_context **user)
+static void use_a_monitor(void)
 {
-    gradreg_context_params how = GRADREG_CONTEXT_PARAMS_INIT;
-    how.threads = 2;
-    how.parallel_for.function = loop;
-    how.parallel_for.user = user;
-    assert_ok(test_context_create(user, &how));
-    return *user;
+    static float out[4];
+    assert_ok(gradreg_js_divergence(context, out, large[0], large[0], 4, 20000));
+}
+
+static void call_the_monitors(void)
+{
+    assert_refused(gradreg_js_divergence(context, own.out, own.rows, own.others, 1, 8),
+                   GRADREG_ERROR_STATE, "use");
+    assert_refused(gradreg_weight_delta(context, own.figures, own.rows, own.others, F32,
+                                        own.segments, SEGMENTS),
+                   GRADREG_ERROR_STATE, "use");
 }
 
 START_TEST(a_handle_in_use_refuses_other_calls)
 {
     LEAVE_OUT_ON_CUDA("its calls run none of the caller's functions");
-    static float large[4][20000], out[4];
-    gradreg_probe *const kept = probe;
-    gradreg_context *loop_context = NULL;
-    for (size_t k = 0; k < 7; k++)
-        inner[k] = GRADREG_OK;
-    (void)context_with_loop(call_from_inside, &loop_context);
-    assert_ok(gradreg_probe_create(&probe, loop_context, &own.params));
-    refusals_remember();
-    assert_ok(gradreg_probe_inject(probe, large, F32, 4, 20000, 0, 0, 0));
-    refusals_unchanged("a refused call");
-    assert_ok(gradreg_probe_destroy(probe));
-    assert_ok(gradreg_context_destroy(loop_context));
-    probe = kept;
-    (void)context_with_loop(monitor_from_inside, &loop_context);
-    assert_ok(gradreg_js_divergence(loop_context, out, large[0], large[0], 4, 20000));
-    refusals_unchanged("a refused call");
-    assert_ok(gradreg_context_destroy(loop_context));
-    for (size_t k = 0; k < 7; k++) {
-        ck_assert_msg(inner[k] == GRADREG_ERROR_STATE, "%s gave %d", inner_names[k], inner[k]);
-        coverage_note(inner_names[k], GRADREG_ERROR_STATE, true);
-    }
+    refusals_in_use(use_a_probe, call_the_probe);
+    refusals_in_use(use_a_monitor, call_the_monitors);
 }
 END_TEST
 

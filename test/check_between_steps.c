@@ -456,7 +456,6 @@ int main(void)
     Suite *suite = suite_create("between steps");
     TCase *rules = tcase_create("rules");
 
-    make_table();
     add_loop_test(rules, passes_are_a_function_of_the_count, 0, 8);
     tcase_add_test(rules, steps_are_counted_and_cancelled_ones_are_not);
     add_loop_test(rules, reused_corrections_follow_the_formula, 0, 8);

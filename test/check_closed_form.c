@@ -24,32 +24,12 @@
 
 /* ---------------------------------------------------------------------------- variants */
 
-static gradreg_regularizer_params defaults(void)
-{
-    gradreg_regularizer_params p = GRADREG_REGULARIZER_PARAMS_INIT;
-
-    p.layer_count = MODEL_LAYERS;
-    p.schedule.first_layer = 1;
-    p.schedule.full_layer = 3;
-    p.clip_first = p.clip_second = 0.0;
-    p.strength = 0.1;
-    return p;
-}
-
 /* The step's length, about the same whatever the rule. */
 static double epsilon_for(const gradreg_regularizer_params *p, double length)
 {
     return p->step == GRADREG_STEP_NORMALIZED ? length
            : p->step == GRADREG_STEP_RELATIVE ? length / 10.0
                                               : length / 20.0;
-}
-
-static int take(int *i, int choices)
-{
-    const int choice = *i % choices;
-
-    *i /= choices;
-    return choice;
 }
 
 enum clips { NO_CLIP, COMMON_CLIP, SEPARATE_CLIPS };
@@ -67,7 +47,7 @@ enum { FORMS = LAST_STEP * 2 * 2 * 2, VARIANTS = FORMS * 3 * 3 * 2 * 2 };
 
 static gradreg_regularizer_params form(int *i)
 {
-    gradreg_regularizer_params p = defaults();
+    gradreg_regularizer_params p = model_params();
 
     p.step = GRADREG_STEP_RAW + take(i, LAST_STEP);
     p.difference = take(i, 2) != 0 ? GRADREG_DIFFERENCE_CENTRAL : GRADREG_DIFFERENCE_FORWARD;
@@ -207,7 +187,7 @@ enum { PRODUCTS = 2 * 2 * 2 * 2 * 2 };
 
 static gradreg_regularizer_params product(int i)
 {
-    gradreg_regularizer_params p = defaults();
+    gradreg_regularizer_params p = model_params();
 
     set_clips(&p, SEPARATE_CLIPS);
     p.output = GRADREG_OUTPUT_PRODUCT;
@@ -238,7 +218,7 @@ END_TEST
 START_TEST(truncated_passes_agree_with_the_oracle)
 {
     int i = _i;
-    gradreg_regularizer_params p = defaults();
+    gradreg_regularizer_params p = model_params();
     trainer_setup setup = { 0 };
 
     p.step = GRADREG_STEP_RAW + take(&i, LAST_STEP);
@@ -357,7 +337,7 @@ END_TEST
 /* lambda = epsilon, NORMALIZED, NORM, m = 1, all roles: g_hat is g2. */
 START_TEST(the_library_does_sam)
 {
-    gradreg_regularizer_params p = defaults();
+    gradreg_regularizer_params p = model_params();
     const trainer_setup setup = { .name = "SAM" };
     model *m = model_new(MODEL_ELEMENTS, 3);
 
@@ -406,7 +386,7 @@ static gradreg_regularizer_params choose(int i)
     static const double clips[CLIP_CHOICES][3] = {
         { 0, 0, 0 }, { 1, 0, 0 }, { 0, 1, 0 }, { 1, 1, 0 }, { 1, 1, 1 }
     };
-    gradreg_regularizer_params p = defaults();
+    gradreg_regularizer_params p = model_params();
     const double *clip = clips[take(&i, CLIP_CHOICES)];
 
     p.clip_first = clip[0];
@@ -473,7 +453,7 @@ static gradreg_regularizer_params noisy(int i)
     static const struct {
         gradreg_type param, grad, compute;
     } types[] = { { 1, 1, 0 }, { 1, 1, 2 }, { 2, 1, 0 } };
-    gradreg_regularizer_params p = defaults();
+    gradreg_regularizer_params p = model_params();
 
     p.noise.rule = GRADREG_NOISE_OFF + take(&i, 4);
     p.depth = GRADREG_DEPTH_ON_UPDATE + take(&i, 2);

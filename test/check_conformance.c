@@ -6,8 +6,6 @@
  * One thread of the CPU on the scalar path, aligned, flat, in place and from a copy, is what all
  * others are held to: theta' at every call, g_hat, the terms, and theta afterwards to the last bit.
  * Every buffer is guarded, and every byte between segments must stay. */
-#define _POSIX_C_SOURCE 200809L /* setenv */
-
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -258,20 +256,7 @@ static const struct placing placings[] = {
     { "in place, from master", GRADREG_PLACEMENT_IN_PLACE, GRADREG_RESTORE_MASTER },
     { "out of place", GRADREG_PLACEMENT_OUT_OF_PLACE, GRADREG_RESTORE_COPY },
 };
-static const char *const paths[] = { "scalar", "x86-64-v2", "x86-64-v3", "x86-64-v4" };
 static const int32_t thread_counts[] = { 1, 2, 3, 7 };
-
-static bool has_path(const char *path)
-{
-    gradreg_context *context = NULL;
-
-    setenv("GRADREG_VECTOR_PATH", path, 1);
-    const gradreg_status status = test_context_create(&context, NULL);
-    unsetenv("GRADREG_VECTOR_PATH");
-    ck_assert(status == GRADREG_OK || status == GRADREG_ERROR_INVALID_ARGUMENT);
-    assert_ok(gradreg_context_destroy(context));
-    return status == GRADREG_OK;
-}
 
 static void assert_equal(const struct record *got, const struct record *want, const char *where)
 {

@@ -2,13 +2,12 @@
  *
  * The oracle knows the formats only as sorted tables of their values, built by ldexp, and
  * rounds by looking for the two neighbours in the table: no bit of element.h's way. */
-#include <check.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "element.h"
 #include "numbers.h"
+#include "suite.h"
 
 /* A 16-bit format: value[p] is the number of pattern p; value[infinity] stands for the power
  * of two that would come next, where rounding passes over to infinity. */
@@ -419,10 +418,5 @@ int main(void)
     tcase_add_test(core, formulas_round_after_every_operation);
     tcase_add_test(core, results_have_the_same_bits_with_every_compiler);
     suite_add_tcase(suite, core);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_plainly(suite, CK_FORK_GETENV);
 }

@@ -98,9 +98,7 @@ static void check_outputs(const struct caller *c, const struct request *request)
 
 static uint64_t bytes_held(const struct caller *c)
 {
-    struct gradreg_context_info info = GRADREG_CONTEXT_INFO_INIT;
-    assert_ok(gradreg_context_info(c->context, &info));
-    return info.bytes_held;
+    return info_of(c->context).bytes_held;
 }
 
 static void check_refused(const struct request *request, gradreg_status status,

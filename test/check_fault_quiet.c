@@ -56,14 +56,12 @@ static uint64_t bits_with(int32_t threads, int may_start, int32_t *working)
 {
     const gradreg_regularizer_params p = wide_params();
     rig *r = open_wide(&p, threads);
-    struct gradreg_context_info info = GRADREG_CONTEXT_INFO_INIT;
 
     allow_threads(may_start);
     whole_step(r);
     whole_step(r);
     allow_threads(1000);
-    assert_ok(gradreg_context_info(r->context, &info));
-    *working = info.threads;
+    *working = info_of(r->context).threads;
     const uint64_t bits = rig_digest(r, RIG_GRADS);
     rig_close(r);
     return bits;
@@ -100,9 +98,7 @@ enum { QUIET = sizeof(quiet) / sizeof(quiet[0]) };
 
 static uint64_t allocations(const rig *r)
 {
-    struct gradreg_context_info info = GRADREG_CONTEXT_INFO_INIT;
-    assert_ok(gradreg_context_info(r->context, &info));
-    return info.allocations;
+    return info_of(r->context).allocations;
 }
 
 /* Of the step's calls alone: the trainer's gradients may allocate. */

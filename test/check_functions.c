@@ -2,14 +2,13 @@
  *
  * The reference is libm in long double (64 bits of significand or more), with arguments
  * reduced exactly before it sees them; errors are counted in last places of a double. */
-#include <check.h>
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "element.h"
 #include "numbers.h"
+#include "suite.h"
 
 static const long double two_pi = 6.28318530717958647692528676655900576839L;
 
@@ -227,10 +226,5 @@ int main(void)
     tcase_add_test(core, quarter_turns_are_exact);
     tcase_add_test(core, results_have_the_same_bits_with_every_compiler);
     suite_add_tcase(suite, core);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_plainly(suite, CK_FORK_GETENV);
 }

@@ -15,13 +15,6 @@ static gradreg_context *open_context(const gradreg_context_params *params)
     return context;
 }
 
-static struct gradreg_context_info info_of(const gradreg_context *context)
-{
-    struct gradreg_context_info info = GRADREG_CONTEXT_INFO_INIT;
-    assert_ok(gradreg_context_info(context, &info));
-    return info;
-}
-
 /* ---- memory ----------------------------------------------------------------------- */
 
 START_TEST(all_memory_comes_from_the_hook)

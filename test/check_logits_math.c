@@ -1,12 +1,11 @@
 /* check_logits_math.c - exp and log1p of logits_math.h against long double, and how parts join. */
-#include <check.h>
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "logits_math.h"
 #include "numbers.h"
+#include "suite.h"
 
 /* The distance in last places of a float as large as the reference. */
 static double ulps(float got, long double want)
@@ -166,10 +165,5 @@ int main(void)
     tcase_add_test(core, the_stack_joins_in_the_order_of_the_tree);
     tcase_add_test(core, results_have_the_same_bits_with_every_compiler);
     suite_add_tcase(suite, core);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_plainly(suite, CK_FORK_GETENV);
 }

@@ -10,8 +10,6 @@
 
 #include "logits_rig.h"
 
-static const char *const paths[] = { "scalar", "x86-64-v2", "x86-64-v3", "x86-64-v4" };
-
 /* ---- numbers --------------------------------------------------------------------- */
 
 static const size_t sizes[] = { 1,    2,    3,    15,   16,   17,    31,   32,   33,
@@ -115,12 +113,11 @@ START_TEST(zeros_of_either_sign_are_one_logit)
 {
     enum { N = 5000 };
     const gradreg_type type = all_types[_i];
-    struct gradreg_context_info info = GRADREG_CONTEXT_INFO_INIT;
     uint64_t state = 1, same = 1;
     gradreg_context *best = logits_context(1, NULL);
+    const struct gradreg_context_info info = info_of(best);
     logits_rig *plain = logits_rig_new(1, N, type, 0, 0, 0.0, &state);
     logits_rig *mixed = logits_rig_new(1, N, type, 0, 0, 0.0, &same);
-    assert_ok(gradreg_context_info(best, &info));
     plain->targets[0] = mixed->targets[0] = 33;
     for (size_t how = 0; how < 6; how++) {
         for (size_t j = 0; j < N; j++) {
@@ -286,9 +283,8 @@ START_TEST(a_row_without_a_distribution_is_nan_and_zeros_where_nothing_asks)
 {
     static const size_t places[] = { 0, 1, 17, 4095, 4096, 4499 };
     for (int path = 0; path < 4; path++) {
-        struct gradreg_context_info info = GRADREG_CONTEXT_INFO_INIT;
         gradreg_context *best = logits_context(1, NULL);
-        assert_ok(gradreg_context_info(best, &info));
+        const struct gradreg_context_info info = info_of(best);
         assert_ok(gradreg_context_destroy(best));
         if (strcmp(info.vector_path, paths[path]) < 0 && path > 0)
             continue;
@@ -420,9 +416,8 @@ static void same_plain(logits_rig *got, gradreg_context *context, logits_rig *wa
 
 START_TEST(every_path_thread_count_and_alignment_has_the_same_bits)
 {
-    struct gradreg_context_info info = GRADREG_CONTEXT_INFO_INIT;
     gradreg_context *one = logits_context(1, "scalar"), *best = logits_context(1, NULL);
-    assert_ok(gradreg_context_info(best, &info));
+    const struct gradreg_context_info info = info_of(best);
     for (int path = 0; path < 4 && strcmp(paths[path], info.vector_path) <= 0; path++)
         for (int32_t threads = 1; threads <= 3; threads += 2) {
             gradreg_context *context = logits_context(threads, paths[path]);

@@ -3,8 +3,7 @@
  * In: token sequences, values, distributions, weights; exhaustively where they are small. Out: the
  * figures, held against an oracle in double (oracle_probe.h), at their edges, and with the same bits
  * for any threads, vector path and alignment. */
-#define _POSIX_C_SOURCE 200809L /* setenv */
-#define _DEFAULT_SOURCE         /* MAP_ANONYMOUS */
+#define _DEFAULT_SOURCE /* MAP_ANONYMOUS */
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
@@ -14,21 +13,6 @@
 
 #include "oracle_probe.h"
 #include "support.h"
-
-static const char *const paths[] = { "scalar", "x86-64-v2", "x86-64-v3", "x86-64-v4" };
-
-static gradreg_context *context_with(const char *path, int32_t threads)
-{
-    gradreg_context_params params = GRADREG_CONTEXT_PARAMS_INIT;
-    gradreg_context *context = NULL;
-    params.threads = threads;
-    if (path != NULL)
-        setenv("GRADREG_VECTOR_PATH", path, 1);
-    const gradreg_status status = test_context_create(&context, &params);
-    if (path != NULL)
-        unsetenv("GRADREG_VECTOR_PATH");
-    return status == GRADREG_OK ? context : NULL; /* a path that this processor lacks */
-}
 
 /* ---- n-grams ----------------------------------------------------------------------- */
 
@@ -176,7 +160,7 @@ END_TEST
 
 static float divergence(const float *p, const float *q, size_t columns)
 {
-    gradreg_context *context = context_with(NULL, 1);
+    gradreg_context *context = context_on(NULL, 1);
     float out = -1.0f;
     assert_ok(gradreg_js_divergence(context, &out, p, q, 1, columns));
     assert_ok(gradreg_context_destroy(context));
@@ -203,7 +187,7 @@ START_TEST(divergences_are_those_of_the_formula)
     enum { ROWS = 9, MOST = 9001 };
     static const size_t sizes[] = { 2, 3, 33, 255, 4096, 4097, MOST };
     static float p[ROWS * MOST], q[ROWS * MOST];
-    gradreg_context *context = context_with(NULL, 2);
+    gradreg_context *context = context_on(NULL, 2);
     uint64_t state = test_seed() ^ 23;
     for (size_t k = 0; k < sizeof(sizes) / sizeof(sizes[0]); k++) {
         const size_t n = sizes[k];
@@ -350,7 +334,7 @@ START_TEST(distances_are_those_of_plain_sums)
     static const double scales[] = { 1.0, 1e-30, 1e30 };
     const gradreg_type type = all_types[_i % LAST_TYPE];
     const double scale = type == GRADREG_TYPE_F16 ? 1.0 : scales[_i / LAST_TYPE];
-    gradreg_context *context = context_with(NULL, 2);
+    gradreg_context *context = context_on(NULL, 2);
     gradreg_segment segments[SEGMENTS];
     void *before = guarded_new(ELEMENTS * type_bytes(type), 0);
     void *after = guarded_new(ELEMENTS * type_bytes(type), 0);
@@ -381,7 +365,7 @@ START_TEST(finite_weights_have_a_finite_distance_and_others_none)
 {
     static const float from[] = { FLT_MAX, FLT_MAX, 1.0f, 1.0f, INFINITY, 0.0f, 0x1p-149f };
     static const float to[] = { -FLT_MAX, -FLT_MAX, 1.0f, NAN, INFINITY, -INFINITY, 0x1p-148f };
-    gradreg_context *context = context_with(NULL, 1);
+    gradreg_context *context = context_on(NULL, 1);
     gradreg_segment segments[5];
     double norms[5];
     static const uint64_t parts[][2] = { { 0, 3 }, { 2, 2 }, { 4, 1 }, { 4, 3 }, { 6, 1 } };
@@ -423,14 +407,14 @@ static uint64_t digest_distances(gradreg_context *context, gradreg_type type, si
 START_TEST(threads_paths_and_alignment_decide_nothing)
 {
     const gradreg_type type = all_types[_i];
-    gradreg_context *context = context_with("scalar", 1);
+    gradreg_context *context = context_on("scalar", 1);
     const uint64_t distances = digest_distances(context, type, 0);
     const uint64_t divergences = digest_divergences(context, 0);
     assert_ok(gradreg_context_destroy(context));
     const int32_t least = getenv("GRADREG_TEST_SMALL") != NULL ? 5 : 1; /* a slow build */
     for (size_t p = 0; p < 4; p++)
         for (int32_t threads = least; threads <= 5; threads += 2) {
-            context = context_with(paths[p], threads);
+            context = context_on(paths[p], threads);
             if (context == NULL)
                 continue;
             ck_assert_uint_eq(digest_distances(context, type, 0), distances);
@@ -455,7 +439,7 @@ START_TEST(segments_may_pass_2_to_the_31)
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     ck_assert(before != MAP_FAILED && after != MAP_FAILED);
     gradreg_segment segment = GRADREG_SEGMENT_INIT;
-    gradreg_context *context = context_with(NULL, 0);
+    gradreg_context *context = context_on(NULL, 0);
     double norm = 0;
     segment.count = count;
     typed_set(after, GRADREG_TYPE_BF16, 0, 2.0);
@@ -472,7 +456,7 @@ END_TEST
 
 START_TEST(nothing_is_fine)
 {
-    gradreg_context *context = context_with(NULL, 1);
+    gradreg_context *context = context_on(NULL, 1);
     gradreg_segment segment = GRADREG_SEGMENT_INIT;
     double norm = -1;
     assert_ok(gradreg_js_divergence(context, NULL, NULL, NULL, 0, 1));

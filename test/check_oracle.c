@@ -22,21 +22,9 @@ struct scene {
     double second[MODEL_ELEMENTS];
 };
 
-static gradreg_regularizer_params defaults(void)
-{
-    gradreg_regularizer_params p = GRADREG_REGULARIZER_PARAMS_INIT;
-
-    p.layer_count = MODEL_LAYERS;
-    p.schedule.first_layer = 1;
-    p.schedule.full_layer = 3;
-    p.clip_first = p.clip_second = 0.0;
-    p.strength = 0.1;
-    return p;
-}
-
 static gradreg_regularizer_params everything(void)
 {
-    gradreg_regularizer_params p = defaults();
+    gradreg_regularizer_params p = model_params();
 
     p.regularized_roles = p.perturbed_roles = ALL_ROLES;
     p.schedule.outside_multiplier = 0.7;
@@ -113,7 +101,7 @@ enum { FORMS = 3 * 2 * 2 * 2 * 2 };
 
 static gradreg_regularizer_params form(int i)
 {
-    gradreg_regularizer_params p = i / 24 != 0 ? everything() : defaults();
+    gradreg_regularizer_params p = i / 24 != 0 ? everything() : model_params();
 
     p.step = GRADREG_STEP_RAW + i % LAST_STEP;
     p.difference = i / 3 % 2 != 0 ? GRADREG_DIFFERENCE_CENTRAL : GRADREG_DIFFERENCE_FORWARD;
@@ -371,7 +359,7 @@ END_TEST
 
 START_TEST(noise_has_the_length_of_its_rule)
 {
-    gradreg_regularizer_params p = defaults();
+    gradreg_regularizer_params p = model_params();
     const gradreg_noise_rule rules[] = { GRADREG_NOISE_RELATIVE, GRADREG_NOISE_NEFTUNE,
                                          GRADREG_NOISE_STEP };
     double noise = 0.0, weights = 0.0, along = 0.0, gradient = 0.0, delta = 0.0;

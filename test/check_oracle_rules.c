@@ -7,18 +7,6 @@
 #include "oracle.h"
 #include "support.h"
 
-static gradreg_regularizer_params defaults(void)
-{
-    gradreg_regularizer_params p = GRADREG_REGULARIZER_PARAMS_INIT;
-
-    p.layer_count = MODEL_LAYERS;
-    p.schedule.first_layer = 1;
-    p.schedule.full_layer = 3;
-    p.clip_first = p.clip_second = 0.0;
-    p.strength = 0.1;
-    return p;
-}
-
 /* ---------------------------------------------------------------------------- rounding */
 
 struct rounding_case {
@@ -113,7 +101,7 @@ END_TEST
 
 START_TEST(strength_warms_up_and_decays)
 {
-    gradreg_regularizer_params p = defaults();
+    gradreg_regularizer_params p = model_params();
 
     p.warmup_steps = 4;
     ck_assert_double_eq(oracle_strength_factor(&p, 3), 0.0);
@@ -136,7 +124,7 @@ END_TEST
 
 START_TEST(refusals_follow_the_page)
 {
-    const gradreg_regularizer_params fine = defaults();
+    const gradreg_regularizer_params fine = model_params();
     gradreg_regularizer_params p = fine;
 
 #define REFUSAL() oracle_refusal(model_segments, MODEL_SEGMENTS, &p)

@@ -4,7 +4,6 @@
  * threads, vector paths, alignment, strides nor batching decide over a bit, and what the handle keeps,
  * forgets and allocates. What is added to rows: check_probe_noise.c. */
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "oracle_probe.h"
@@ -32,14 +31,9 @@ static uint64_t observed(gradreg_context *context, gradreg_type type, size_t str
                          size_t shift, size_t at_a_time)
 {
     const size_t size = type_bytes(type);
-    char *tight = malloc(BATCH_ROWS * BATCH_WIDTH * size);
-    char *memory = guarded_new(BATCH_BYTES, 0), *rows = memory + shift * size;
+    char *memory = batch_new(type, stride, shift), *rows = memory + shift * size;
     gradreg_probe *probe = probe_with(context, TRIALS, 0.5);
-    ck_assert_ptr_nonnull(tight);
-    fill_batch(tight, type);
-    typed_set(tight, type, 3 * BATCH_WIDTH + 4099, (double)NAN);
-    for (size_t r = 0; r < BATCH_ROWS; r++)
-        memcpy(rows + r * stride * size, tight + r * BATCH_WIDTH * size, BATCH_WIDTH * size);
+    typed_set(rows, type, 3 * stride + 4099, (double)NAN);
     for (size_t r = 0; r < BATCH_ROWS; r += at_a_time) {
         const size_t n = BATCH_ROWS - r < at_a_time ? BATCH_ROWS - r : at_a_time;
         assert_ok(gradreg_probe_observe(probe, rows + r * stride * size, type, n, BATCH_WIDTH,
@@ -50,20 +44,19 @@ static uint64_t observed(gradreg_context *context, gradreg_type type, size_t str
     const uint64_t result = digest_summary(probe);
     assert_ok(gradreg_probe_destroy(probe));
     guarded_free(memory);
-    free(tight);
     return result;
 }
 
 START_TEST(batching_threads_paths_and_alignment_decide_nothing_about_statistics)
 {
     const gradreg_type type = all_types[_i];
-    gradreg_context *context = context_with("scalar", 1);
+    gradreg_context *context = context_on("scalar", 1);
     const uint64_t want = observed(context, type, BATCH_WIDTH, 0, BATCH_ROWS);
     ck_assert_uint_eq(observed(context, type, BATCH_WIDTH, 0, 1), want);
     assert_ok(gradreg_context_destroy(context));
     for (size_t p = 0; p < PATHS; p++)
         for (int32_t threads = 1; threads <= 5; threads += 2) {
-            context = context_with(paths[p], threads);
+            context = context_on(paths[p], threads);
             if (context == NULL)
                 continue;
             ck_assert_uint_eq(observed(context, type, BATCH_STRIDE, 3, BATCH_ROWS), want);
@@ -80,7 +73,7 @@ START_TEST(probabilities_and_statistics_are_those_of_two_passes)
     enum { MOST = 9001 };
     static const size_t sizes[] = { 1, 2, 31, 33, 255, 4096, 4097, MOST };
     const gradreg_type type = all_types[_i];
-    gradreg_context *context = context_with(NULL, 2);
+    gradreg_context *context = context_on(NULL, 2);
     uint64_t state = test_seed() ^ 15;
     static double z[MOST];
     for (size_t k = 0; k < sizeof(sizes) / sizeof(sizes[0]); k++) {
@@ -119,7 +112,7 @@ END_TEST
 START_TEST(a_small_spread_of_large_probabilities_is_seen)
 {
     enum { MANY = 1000 };
-    gradreg_context *context = context_with(NULL, 1);
+    gradreg_context *context = context_on(NULL, 1);
     gradreg_probe *probe = probe_with(context, MANY, 0.5);
     static float z[MANY][2];
     static double p[MANY];
@@ -148,7 +141,7 @@ START_TEST(huge_and_absent_logits_have_probabilities)
                                      { 0.0f, -inf, 0.0f },
                                      { 800.0f, 0.0f, -inf } };
     static const double want[] = { 1.0, 0.0, 1.0 / 3.0, 0.5, 1.0 };
-    gradreg_context *context = context_with(NULL, 1);
+    gradreg_context *context = context_on(NULL, 1);
     for (size_t r = 0; r < 5; r++) {
         gradreg_probe *probe = probe_with(context, TRIALS, 0.5);
         assert_ok(
@@ -168,7 +161,7 @@ START_TEST(rows_without_a_probability_are_counted_and_left_out)
     static const float rows[][3] = { { 0.0f, 0.0f, -inf }, { 0.0f, nan, 0.0f },
                                      { inf, 0.0f, 0.0f },  { -inf, -inf, -inf },
                                      { -nan, -inf, -inf }, { 0.0f, 0.0f, -inf } };
-    gradreg_context *context = context_with(NULL, 1);
+    gradreg_context *context = context_on(NULL, 1);
     gradreg_probe *probe = probe_with(context, TRIALS, 0.5);
     assert_ok(gradreg_probe_observe(probe, rows, GRADREG_TYPE_F32, 6, 3, 0, 1, 4, 0));
     assert_ok(gradreg_probe_observe(probe, rows[1], GRADREG_TYPE_F32, 1, 3, 0, 1,
@@ -189,7 +182,7 @@ END_TEST
 START_TEST(the_baseline_is_a_mean_and_reset_forgets)
 {
     static const float rows[][2] = { { 0.0f, 0.0f }, { 0.0f, -INFINITY } };
-    gradreg_context *context = context_with(NULL, 1);
+    gradreg_context *context = context_on(NULL, 1);
     gradreg_probe *probe = probe_with(context, 1, 0.5);
     assert_ok(gradreg_probe_observe(probe, rows, GRADREG_TYPE_F32, 2, 2, 0, 0,
                                     GRADREG_LAYER_NONE, 0)); /* more than trials */
@@ -212,7 +205,7 @@ END_TEST
 START_TEST(many_rows_are_taken_in_portions)
 {
     enum { MANY = 1300, N = 40 };
-    gradreg_context *context = context_with(NULL, 3);
+    gradreg_context *context = context_on(NULL, 3);
     gradreg_probe *probe = probe_with(context, MANY, 0.5),
                   *single = probe_with(context, MANY, 0.5);
     static float rows[MANY][N], again[MANY][N];
@@ -260,7 +253,7 @@ START_TEST(a_newer_callers_longer_rows_are_filled_at_their_own_stride)
         uint64_t unknown[3];
     } rows[LAYERS];
     static const float z[2] = { 0.0f, 0.0f };
-    gradreg_context *context = context_with(NULL, 1);
+    gradreg_context *context = context_on(NULL, 1);
     gradreg_probe *probe = probe_with(context, 1, 0.5);
     memset(rows, 0x5a, sizeof(rows));
     rows[0].row.struct_size = sizeof(rows[0]);
@@ -279,7 +272,7 @@ END_TEST
 
 START_TEST(no_rows_are_fine)
 {
-    gradreg_context *context = context_with(NULL, 1);
+    gradreg_context *context = context_on(NULL, 1);
     gradreg_probe *probe = probe_with(context, TRIALS, 0.5);
     assert_ok(gradreg_probe_inject(probe, NULL, GRADREG_TYPE_BF16, 0, 1, 0, 0, TRIALS));
     assert_ok(gradreg_probe_observe(probe, NULL, GRADREG_TYPE_F16, 0, 1, 0, 0, 0, TRIALS));

@@ -74,7 +74,7 @@ START_TEST(noise_is_standard_normal)
                                           9.797958971132712,
                                           30.740852297878796,
                                           100.7968253395 };
-    gradreg_context *context = context_with(NULL, 1);
+    gradreg_context *context = context_on(NULL, 1);
     gradreg_probe *probe = probe_with(context, TRIALS, 1.0);
     for (int32_t layer = 0; layer < LAYERS; layer += 4)
         for (int32_t trial = 0; trial < TRIALS; trial += 11) {
@@ -120,7 +120,7 @@ static void assert_signs_unrelated(const float *x, const float *y, size_t n, con
 
 START_TEST(trials_layers_seeds_and_elements_have_unrelated_noise)
 {
-    gradreg_context *context = context_with(NULL, 1);
+    gradreg_context *context = context_on(NULL, 1);
     gradreg_probe *probe = probe_with(context, TRIALS, 1.0), *other = NULL;
     gradreg_probe_params params = GRADREG_PROBE_PARAMS_INIT;
     params.layer_count = LAYERS;
@@ -152,7 +152,7 @@ END_TEST
 START_TEST(noise_is_that_of_the_oracle)
 {
     static double want[DRAWS];
-    gradreg_context *context = context_with(NULL, 1);
+    gradreg_context *context = context_on(NULL, 1);
     gradreg_probe *probe = probe_with(context, 100000, 1.0);
     static const int32_t at[][2] = { { 0, 0 }, { 4, 0 }, { 0, 99999 }, { 3, 65536 } };
     for (size_t k = 0; k < 4; k++) {
@@ -183,7 +183,7 @@ START_TEST(rows_move_by_their_own_rms)
                                      255, 1021, 4095, 4096, 4097, 9000 };
     static double x[9000], n[9000];
     const gradreg_type type = all_types[_i];
-    gradreg_context *context = context_with(NULL, 1);
+    gradreg_context *context = context_on(NULL, 1);
     gradreg_probe *probe = probe_with(context, TRIALS, 0.5);
     uint64_t state = test_seed() ^ 11;
     for (size_t w = 0; w < sizeof(widths) / sizeof(widths[0]); w++) {
@@ -214,7 +214,7 @@ START_TEST(the_store_rounds_to_nearest_even)
 {
     enum { WIDTH = 8192 };
     const gradreg_type type = all_types[_i];
-    gradreg_context *context = context_with(NULL, 1);
+    gradreg_context *context = context_on(NULL, 1);
     gradreg_probe *probe = probe_with(context, TRIALS, 0.5),
                   *plain = probe_with(context, TRIALS, 1);
     float *row = guarded_new(WIDTH * sizeof(float), 0), *draws = draw(plain, 1, 2);
@@ -235,7 +235,7 @@ END_TEST
 START_TEST(f16_saturates_and_is_counted)
 {
     enum { WIDTH = 1000, ROWS = 3 };
-    gradreg_context *context = context_with(NULL, 2);
+    gradreg_context *context = context_on(NULL, 2);
     gradreg_probe *probe = probe_with(context, TRIALS, 0.5);
     uint16_t *rows = guarded_new(ROWS * WIDTH * sizeof(*rows), 0);
     uint64_t clipped = 0;
@@ -263,7 +263,7 @@ START_TEST(rows_that_are_not_finite_are_left_alone_and_counted)
     enum { WIDTH = 5000, ROWS = 6 };
     const gradreg_type type = all_types[_i];
     static const double strange[] = { (double)NAN, (double)INFINITY, -(double)INFINITY };
-    gradreg_context *context = context_with(NULL, 2);
+    gradreg_context *context = context_on(NULL, 2);
     gradreg_probe *probe = probe_with(context, TRIALS, 0.5);
     const size_t bytes = WIDTH * type_bytes(type);
     char *rows = guarded_new(ROWS * bytes, 0), *before = malloc(ROWS * bytes);
@@ -294,7 +294,7 @@ START_TEST(zeros_stay_and_extremes_are_scaled)
 {
     enum { WIDTH = 300 };
     static const double sizes[] = { 1e30, 1e-30, 1e-42 };
-    gradreg_context *context = context_with(NULL, 1);
+    gradreg_context *context = context_on(NULL, 1);
     gradreg_probe *probe = probe_with(context, TRIALS, 0.5);
     float row[WIDTH], zeros[WIDTH];
     for (size_t i = 0; i < WIDTH; i++)
@@ -319,7 +319,7 @@ END_TEST
 
 START_TEST(no_noise_moves_nothing)
 {
-    gradreg_context *context = context_with(NULL, 1);
+    gradreg_context *context = context_on(NULL, 1);
     gradreg_probe *probe = probe_with(context, TRIALS, 0.0);
     float row[100], before[100];
     uint64_t state = test_seed() ^ 13;
@@ -349,13 +349,8 @@ static uint64_t injected(gradreg_context *context, gradreg_type type, size_t str
                          size_t shift, bool one_by_one)
 {
     const size_t size = type_bytes(type);
-    char *tight = malloc(BATCH_ROWS * BATCH_WIDTH * size);
-    char *memory = guarded_new(BATCH_BYTES, 0), *rows = memory + shift * size;
+    char *memory = batch_new(type, stride, shift), *rows = memory + shift * size;
     gradreg_probe *probe = probe_with(context, TRIALS, 0.5);
-    ck_assert_ptr_nonnull(tight);
-    fill_batch(tight, type);
-    for (size_t r = 0; r < BATCH_ROWS; r++)
-        memcpy(rows + r * stride * size, tight + r * BATCH_WIDTH * size, BATCH_WIDTH * size);
     if (!one_by_one)
         assert_ok(
             gradreg_probe_inject(probe, rows, type, BATCH_ROWS, BATCH_WIDTH, stride, 2, 1));
@@ -368,20 +363,19 @@ static uint64_t injected(gradreg_context *context, gradreg_type type, size_t str
     const uint64_t result = digest_rows(rows, type, stride);
     assert_ok(gradreg_probe_destroy(probe));
     guarded_free(memory);
-    free(tight);
     return result;
 }
 
 START_TEST(batching_threads_paths_and_alignment_decide_nothing_about_noise)
 {
     const gradreg_type type = all_types[_i];
-    gradreg_context *context = context_with("scalar", 1);
+    gradreg_context *context = context_on("scalar", 1);
     const uint64_t want = injected(context, type, BATCH_WIDTH, 0, false);
     ck_assert_uint_eq(injected(context, type, BATCH_WIDTH, 0, true), want);
     assert_ok(gradreg_context_destroy(context));
     for (size_t p = 0; p < PATHS; p++)
         for (int32_t threads = 1; threads <= 5; threads += 2) {
-            context = context_with(paths[p], threads);
+            context = context_on(paths[p], threads);
             if (context == NULL)
                 continue;
             ck_assert_uint_eq(injected(context, type, BATCH_STRIDE, 0, false), want);
@@ -397,7 +391,7 @@ START_TEST(the_hosts_floating_point_environment_decides_nothing)
 {
 #if defined(__SSE2__)
     enum { N = 64 };
-    gradreg_context *context = context_with(NULL, 1);
+    gradreg_context *context = context_on(NULL, 1);
     gradreg_probe *probe = probe_with(context, TRIALS, 0.5);
     float rows[2][N];
     for (size_t i = 0; i < N; i++)

@@ -264,9 +264,7 @@ END_TEST
 
 static uint64_t bytes_held(const gradreg_context *context)
 {
-    struct gradreg_context_info info = GRADREG_CONTEXT_INFO_INIT;
-    assert_ok(gradreg_context_info(context, &info));
-    return info.bytes_held;
+    return info_of(context).bytes_held;
 }
 
 static uint64_t bytes_of_probe(gradreg_context *context, int32_t layers)

@@ -11,18 +11,6 @@
 #include "support.h"
 #include "trainer.h"
 
-static gradreg_regularizer_params defaults(const struct type_pair *pair)
-{
-    gradreg_regularizer_params p = GRADREG_REGULARIZER_PARAMS_INIT;
-
-    p.param_type = pair->param;
-    p.grad_type = pair->grad;
-    p.layer_count = LARGE_LAYERS;
-    p.schedule.first_layer = p.schedule.full_layer = 0;
-    p.clip_first = p.clip_second = 0.0;
-    return p;
-}
-
 /* ---------------------------------------------------------------------------- strength 0 */
 
 /* What makes lambda t(step) zero. */
@@ -53,7 +41,7 @@ static trainer *two_passes(const gradreg_regularizer_params *p, double largest)
 START_TEST(without_strength_the_gradient_keeps_every_bit)
 {
     int i = _i;
-    gradreg_regularizer_params p = defaults(&type_pairs[i % TYPE_PAIRS]);
+    gradreg_regularizer_params p = large_params(&type_pairs[i % TYPE_PAIRS]);
 
     if (LEFT_OUT_UNDER_TSAN(_i))
         return;
@@ -94,7 +82,7 @@ static void assert_clipped(const trainer *t, const char *first, const gradreg_te
 
 START_TEST(excluded_weights_get_the_clipped_gradient)
 {
-    gradreg_regularizer_params p = defaults(&type_pairs[_i % TYPE_PAIRS]);
+    gradreg_regularizer_params p = large_params(&type_pairs[_i % TYPE_PAIRS]);
     gradreg_terms terms = GRADREG_TERMS_INIT;
 
     p.clip_first = 1.0;
@@ -119,7 +107,7 @@ END_TEST
 /* The norm is the clip's, not only reported: what others once forgot. */
 START_TEST(a_clip_really_scales_the_gradient)
 {
-    gradreg_regularizer_params p = defaults(&type_pairs[0]);
+    gradreg_regularizer_params p = large_params(&type_pairs[0]);
     double square = 0.0;
 
     p.strength = 0.0;
@@ -137,7 +125,7 @@ END_TEST
 
 START_TEST(equal_gradients_leave_nothing_to_correct)
 {
-    gradreg_regularizer_params p = defaults(&type_pairs[_i]);
+    gradreg_regularizer_params p = large_params(&type_pairs[_i]);
 
     p.clip_first = p.clip_second = 0.5;
     p.common_clip = 1;
@@ -195,7 +183,7 @@ static size_t differing_bytes(const trainer *t, enum trainer_buffer buffer, cons
 START_TEST(theta_comes_back_to_the_last_bit)
 {
     int i = _i;
-    gradreg_regularizer_params p = defaults(&type_pairs[i % TYPE_PAIRS]);
+    gradreg_regularizer_params p = large_params(&type_pairs[i % TYPE_PAIRS]);
     const trainer_setup setup = { .name = "restore" };
 
     if (LEFT_OUT_UNDER_TSAN(_i))
@@ -224,7 +212,7 @@ END_TEST
 /* The library has no copy here; the master's rounding has to give the very bits. */
 START_TEST(theta_comes_back_from_the_master)
 {
-    gradreg_regularizer_params p = defaults(&type_pairs[_i % TYPE_PAIRS]);
+    gradreg_regularizer_params p = large_params(&type_pairs[_i % TYPE_PAIRS]);
     const trainer_setup setup = { .name = "master" };
 
     if (LEFT_OUT_UNDER_TSAN(_i))
@@ -255,7 +243,7 @@ END_TEST
 /* A master that rounds to other weights: nothing moves, and the step says so. */
 START_TEST(a_master_that_differs_is_noticed)
 {
-    gradreg_regularizer_params p = defaults(&type_pairs[1]);
+    gradreg_regularizer_params p = large_params(&type_pairs[1]);
     const trainer_setup setup = { .name = "mismatch" };
     gradreg_terms terms = GRADREG_TERMS_INIT;
 
@@ -285,7 +273,7 @@ END_TEST
 /* fl(fl(theta + delta) - delta) is not theta where delta is the larger one. */
 START_TEST(restoring_does_not_subtract)
 {
-    gradreg_regularizer_params p = defaults(&type_pairs[0]);
+    gradreg_regularizer_params p = large_params(&type_pairs[0]);
     const trainer_setup setup = { .name = "subtraction" };
     size_t off = 0;
 
@@ -316,7 +304,7 @@ END_TEST
 START_TEST(a_zero_gradient_does_nothing)
 {
     int i = _i;
-    gradreg_regularizer_params p = defaults(&type_pairs[0]);
+    gradreg_regularizer_params p = large_params(&type_pairs[0]);
     const trainer_setup setup = { .name = "zero gradient" };
     gradreg_terms terms = GRADREG_TERMS_INIT;
 
@@ -353,7 +341,7 @@ START_TEST(a_table_without_elements_has_norm_zero)
         { 0, 0, 0, 0, 0, GRADREG_ROLE_MLP, 0, 0, 0, { 0 } },
         { 5, 0, 0, 0, 2, GRADREG_ROLE_ATTENTION, 0, 0, 0, { 0 } },
     };
-    gradreg_regularizer_params p = defaults(&type_pairs[0]);
+    gradreg_regularizer_params p = large_params(&type_pairs[0]);
     const trainer_setup setup = { .name = "no elements", .scattered = _i != 0 };
     gradreg_terms terms = GRADREG_TERMS_INIT;
 

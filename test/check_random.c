@@ -2,7 +2,6 @@
  *
  * Statistics run on fixed seeds, so that they pass or fail for good; their limits are those of
  * a one in a million event under the hypothesis. */
-#include <check.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +9,7 @@
 
 #include "draws.h"
 #include "numbers.h"
+#include "suite.h"
 
 enum { DRAWS = 1 << 20 };
 static const uint64_t seed = UINT64_C(0x0123456789abcdef);
@@ -293,10 +293,5 @@ int main(void)
     tcase_add_test(core, rademacher_is_one_or_minus_one);
     tcase_add_test(core, results_have_the_same_bits_with_every_compiler);
     suite_add_tcase(suite, core);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_plainly(suite, CK_FORK_GETENV);
 }

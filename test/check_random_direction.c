@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "rig.h"
+#include "suite.h"
 #include "world.h"
 
 enum { SEGMENTS = 4, LAYERS = 2, MOST = 90000 };
@@ -85,19 +86,6 @@ static size_t element_count(void)
 }
 
 /* ---- what decides ----------------------------------------------------------------- */
-
-static const char *const paths[] = { "scalar", "x86-64-v2", "x86-64-v3", "x86-64-v4" };
-
-static bool has_path(const char *path)
-{
-    gradreg_context *context = NULL;
-
-    setenv("GRADREG_VECTOR_PATH", path, 1);
-    const gradreg_status status = test_context_create(&context, NULL);
-    unsetenv("GRADREG_VECTOR_PATH");
-    assert_ok(gradreg_context_destroy(context));
-    return status == GRADREG_OK;
-}
 
 static gradreg_regularizer_params cut_params(int i)
 {
@@ -534,7 +522,6 @@ int main(void)
 {
     Suite *suite = suite_create("random direction");
     TCase *places = tcase_create("places"), *moments = tcase_create("moments");
-    SRunner *runner = srunner_create(suite);
 
     tcase_set_timeout(places, WORLD_SECONDS + 30.0);
     add_loop_test(places, threads_and_paths_do_not_decide, 0, 4);
@@ -549,9 +536,5 @@ int main(void)
     suite_add_tcase(suite, places);
     suite_add_tcase(suite, moments);
     /* Always in a process of its own: a rank that fails must not go on as the suite. */
-    srunner_set_fork_status(runner, CK_FORK);
-    srunner_run_all(runner, CK_NORMAL);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_plainly(suite, CK_FORK);
 }

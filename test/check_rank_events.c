@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "rank_plan.h"
+#include "suite.h"
 
 /* One element on one rank, and all ranks treat the step alike. */
 START_TEST(ranks_decide_alike_about_gradients_that_are_not_finite)
@@ -29,13 +30,8 @@ START_TEST(ranks_decide_alike_about_gradients_that_are_not_finite)
     plan.bad_element = 4321;
     run_alone(&plan, alone);
     for (int k = LAYOUTS; k < WORLDS * LAYOUTS; k++) {
-        plan.world = worlds[k / LAYOUTS];
-        plan.layout = (enum layout)(k % LAYOUTS);
-        random_borders(&plan, &state);
-        run_ranks(w, &plan, 0);
-        const struct result *got = (const void *)w->shared;
+        const struct result *got = run_cut(w, &plan, k, &state);
         assert_same_snapshots(&plan, got, alone);
-        assert_ranks_agree(&plan, got);
         for (int step = 0; step < STEPS; step++)
             ck_assert(got->found_inf[0][step] == (step == 1 ? 1.0f : 0.0f));
         const double *total = got->rows[0][1];
@@ -61,13 +57,9 @@ START_TEST(segments_without_gradients_are_left_out_on_every_rank)
     plan.absent = absent;
     plan.layout = SHARDS;
     run_alone(&plan, alone);
-    for (int k = 1; k < WORLDS; k++) {
-        plan.world = worlds[k];
-        exact_borders(&plan);
-        run_ranks(w, &plan, 0);
-        const struct result *got = (const void *)w->shared;
+    for (int k = LAYOUTS + SHARDS; k < WORLDS * LAYOUTS; k += LAYOUTS) {
+        const struct result *got = run_cut(w, &plan, k, NULL);
         assert_same_snapshots(&plan, got, alone);
-        assert_ranks_agree(&plan, got);
         ck_assert_int_ne((int)got->rows[0][0][27] & GRADREG_FLAG_ABSENT_GRADIENT, 0);
     }
     free(alone);
@@ -86,13 +78,9 @@ START_TEST(replicas_count_once_and_move_like_the_original)
     plan.replicas = true;
     plan.layout = SHARDS;
     run_alone(&plan, alone);
-    for (int k = 1; k < WORLDS; k++) {
-        plan.world = worlds[k];
-        exact_borders(&plan);
-        run_ranks(w, &plan, 0);
-        const struct result *got = (const void *)w->shared;
+    for (int k = LAYOUTS + SHARDS; k < WORLDS * LAYOUTS; k += LAYOUTS) {
+        const struct result *got = run_cut(w, &plan, k, NULL);
         assert_same_snapshots(&plan, got, alone);
-        assert_ranks_agree(&plan, got);
         for (int rank = 0; rank < plan.world; rank++)
             for (int step = 0; step < STEPS; step++)
                 for (int which = 0; which < SNAPSHOTS; which++)
@@ -356,7 +344,6 @@ int main(void)
 {
     Suite *suite = suite_create("rank events");
     TCase *tcase = tcase_create("events");
-    SRunner *runner = srunner_create(suite);
     const int variants = TEST_UNDER_TSAN ? LAYOUTS : rig_is_small() ? 8 : 16;
 
     tcase_set_timeout(tcase, WORLD_SECONDS + 30.0);
@@ -369,9 +356,5 @@ int main(void)
     add_loop_test(tcase, a_failed_exchange_leaves_everything_as_it_was, 0, variants);
     suite_add_tcase(suite, tcase);
     /* Always in a process of its own: a rank that fails must not go on as the suite. */
-    srunner_set_fork_status(runner, CK_FORK);
-    srunner_run_all(runner, CK_NORMAL);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_plainly(suite, CK_FORK);
 }

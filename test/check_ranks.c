@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "rank_plan.h"
+#include "suite.h"
 
 START_TEST(cuts_mean_nothing_where_no_norm_decides)
 {
@@ -24,13 +25,8 @@ START_TEST(cuts_mean_nothing_where_no_norm_decides)
     plan.fallback_step = 1;
     run_alone(&plan, alone);
     for (int k = 0; k < WORLDS * LAYOUTS; k++) {
-        plan.world = worlds[k / LAYOUTS];
-        plan.layout = (enum layout)(k % LAYOUTS);
-        random_borders(&plan, &state);
-        run_ranks(w, &plan, 0);
-        const struct result *got = (const void *)w->shared;
+        const struct result *got = run_cut(w, &plan, k, &state);
         assert_same_snapshots(&plan, got, alone);
-        assert_ranks_agree(&plan, got);
         for (int step = 0; step < STEPS; step++)
             assert_close_rows(&plan, got->rows[0][step], alone->rows[0][step]);
     }
@@ -51,13 +47,8 @@ START_TEST(cuts_at_runs_of_blocks_give_the_bits_of_one_process)
     plan.uneven = true;
     run_alone(&plan, alone);
     for (int k = LAYOUTS; k < WORLDS * LAYOUTS; k++) {
-        plan.world = worlds[k / LAYOUTS];
-        plan.layout = (enum layout)(k % LAYOUTS);
-        exact_borders(&plan);
-        run_ranks(w, &plan, 0);
-        const struct result *got = (const void *)w->shared;
+        const struct result *got = run_cut(w, &plan, k, NULL);
         assert_same_snapshots(&plan, got, alone);
-        assert_ranks_agree(&plan, got);
         for (int step = 0; step < STEPS; step++)
             assert_same_rows(&plan, got->rows[0][step], alone->rows[0][step],
                              "terms are not those of one process");
@@ -94,12 +85,7 @@ START_TEST(cuts_anywhere_stay_within_an_ulp_of_coefficients)
     set_pair(&plan, (_i / 4 + _i) % TYPE_PAIRS);
     run_alone(&plan, alone);
     for (int k = LAYOUTS; k < WORLDS * LAYOUTS; k++) {
-        plan.world = worlds[k / LAYOUTS];
-        plan.layout = (enum layout)(k % LAYOUTS);
-        random_borders(&plan, &state);
-        run_ranks(w, &plan, 0);
-        const struct result *got = (const void *)w->shared;
-        assert_ranks_agree(&plan, got);
+        const struct result *got = run_cut(w, &plan, k, &state);
         for (int step = 0; step < STEPS; step++) {
             double *size = update_sizes(&plan, alone, step);
             for (int which = 0; which < SNAPSHOTS; which++)
@@ -123,7 +109,6 @@ int main(void)
 {
     Suite *suite = suite_create("ranks");
     TCase *tcase = tcase_create("cuts");
-    SRunner *runner = srunner_create(suite);
     const int pairs_tried = rig_is_small() ? 2 - TEST_UNDER_TSAN : TYPE_PAIRS;
     const int variants = rig_is_small() ? 4 - 2 * TEST_UNDER_TSAN : 8;
 
@@ -133,9 +118,5 @@ int main(void)
     add_loop_test(tcase, cuts_anywhere_stay_within_an_ulp_of_coefficients, 0, variants);
     suite_add_tcase(suite, tcase);
     /* Always in a process of its own: a rank that fails must not go on as the suite. */
-    srunner_set_fork_status(runner, CK_FORK);
-    srunner_run_all(runner, CK_NORMAL);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_plainly(suite, CK_FORK);
 }

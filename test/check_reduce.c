@@ -2,7 +2,6 @@
  *
  * The warp here is 32 threads of 4 lanes in plain arrays, written from the head of reduce.h:
  * every thread adds its partner's value, as a shuffle does. */
-#include <check.h>
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
@@ -11,6 +10,7 @@
 
 #include "numbers.h"
 #include "reduce.h"
+#include "suite.h"
 
 enum { THREADS = 32 };
 
@@ -356,10 +356,5 @@ int main(void)
     tcase_add_test(core, blocks_out_of_range_are_summed_in_double);
     tcase_add_test(core, results_have_the_same_bits_with_every_compiler);
     suite_add_tcase(suite, core);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_NORMAL);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_plainly(suite, CK_FORK_GETENV);
 }

@@ -129,7 +129,6 @@ int main(void)
     Suite *suite = suite_create("states");
     TCase *table_case = tcase_create("table");
 
-    make_table();
     add_loop_test(table_case, every_call_in_every_state, 0, 2 * CALLS);
     tcase_add_test(table_case, sentences_name_the_state_and_what_was_expected);
     suite_add_tcase(suite, table_case);

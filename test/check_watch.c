@@ -10,26 +10,12 @@
 
 enum { LAYERS = 2, SEGMENTS = 4 };
 
-static gradreg_segment table[SEGMENTS];
-
-static void make_table(void)
-{
-    static const uint32_t roles[] = { GRADREG_ROLE_ATTENTION, GRADREG_ROLE_MLP,
-                                      GRADREG_ROLE_ATTENTION, GRADREG_ROLE_HEAD };
-    static const int32_t layers[] = { 0, 0, 1, GRADREG_LAYER_NONE };
-    static const uint64_t counts[] = { 500, 150, 4100, 40 };
-    const gradreg_segment empty = GRADREG_SEGMENT_INIT;
-    uint64_t at = 0;
-
-    for (int s = 0; s < SEGMENTS; s++) {
-        table[s] = empty;
-        table[s].offset = at;
-        table[s].count = counts[s];
-        table[s].layer = layers[s];
-        table[s].role = roles[s];
-        at += counts[s];
-    }
-}
+static const gradreg_segment table[SEGMENTS] = {
+    { .offset = 0, .count = 500, .layer = 0, .role = GRADREG_ROLE_ATTENTION },
+    { .offset = 500, .count = 150, .layer = 0, .role = GRADREG_ROLE_MLP },
+    { .offset = 650, .count = 4100, .layer = 1, .role = GRADREG_ROLE_ATTENTION },
+    { .offset = 4750, .count = 40, .layer = GRADREG_LAYER_NONE, .role = GRADREG_ROLE_HEAD },
+};
 
 static gradreg_regularizer_params plain_params(gradreg_type param, gradreg_type grad)
 {
@@ -563,7 +549,6 @@ int main(void)
     Suite *suite = suite_create("watch");
     TCase *tcase = tcase_create("watch");
 
-    make_table();
     add_loop_test(tcase, params_that_are_not_the_masters_stay_as_they_are, 0,
                   WAYS * LAST_TYPE * 2);
     add_loop_test(tcase, master_weights_are_compared_bit_for_bit, 0, 3);

@@ -1,5 +1,4 @@
 /* logits_rig.c - see logits_rig.h. */
-#define _POSIX_C_SOURCE 200112L /* setenv */
 #include "logits_rig.h"
 
 #include <math.h>
@@ -217,11 +216,7 @@ void logits_rig_same(const logits_rig *got, const logits_rig *want, const char *
 
 gradreg_context *logits_context(int32_t threads, const char *path)
 {
-    gradreg_context_params params = GRADREG_CONTEXT_PARAMS_INIT;
-    gradreg_context *context = NULL;
-    params.threads = threads;
-    ck_assert(path == NULL || setenv("GRADREG_VECTOR_PATH", path, 1) == 0);
-    assert_ok(test_context_create(&context, &params));
-    ck_assert(path == NULL || unsetenv("GRADREG_VECTOR_PATH") == 0);
+    gradreg_context *context = context_on(path, threads);
+    ck_assert_ptr_nonnull(context);
     return context;
 }

@@ -40,6 +40,30 @@ const gradreg_segment large_table[LARGE_TENSORS] = {
     { 135600, 1021, 0, 0, NONE, EMBEDDING, 0, 0, 0, { 0 } },
 };
 
+gradreg_regularizer_params model_params(void)
+{
+    gradreg_regularizer_params p = GRADREG_REGULARIZER_PARAMS_INIT;
+
+    p.layer_count = MODEL_LAYERS;
+    p.schedule.first_layer = 1;
+    p.schedule.full_layer = 3;
+    p.clip_first = p.clip_second = 0.0;
+    p.strength = 0.1;
+    return p;
+}
+
+gradreg_regularizer_params large_params(const struct type_pair *pair)
+{
+    gradreg_regularizer_params p = GRADREG_REGULARIZER_PARAMS_INIT;
+
+    p.param_type = pair->param;
+    p.grad_type = pair->grad;
+    p.layer_count = LARGE_LAYERS;
+    p.schedule.first_layer = p.schedule.full_layer = 0;
+    p.clip_first = p.clip_second = 0.0;
+    return p;
+}
+
 double model_random(uint64_t *state)
 {
     *state ^= *state << 13;

@@ -1,4 +1,4 @@
-/* model.h - a loss whose gradient and Hessian are known, and a small network's table for it.
+/* model.h - a loss whose gradient and Hessian are known, and a small network's table for it; a large table.
  *
  *      L(theta) = 1/2 theta^T A theta + 1/4 sum_r (B theta)_r^4
  *      g = A theta + B^T (B theta)^3,   H = A + 3 B^T diag((B theta)^2) B
@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "choices.h"
 #include "gradreg.h"
 
 typedef struct model {
@@ -30,11 +31,15 @@ void model_hessian_times(const model *m, double *out, const double *theta, const
  * tensor without elements. */
 enum { MODEL_LAYERS = 4, MODEL_SEGMENTS = 17, MODEL_ELEMENTS = 96, MODEL_BUFFER = 128 };
 extern const gradreg_segment model_segments[MODEL_SEGMENTS];
+/* A ramp from layer 1 to layer 3, and no clips. */
+gradreg_regularizer_params model_params(void);
 
 /* More than one block of 4096 elements, more than one range for threads, a remainder everywhere;
  * one tensor has as many elements as a 16-bit type has patterns. */
 enum { LARGE_TENSORS = 5, LARGE_LAYERS = 3, LARGE_PATTERNS = 65536 };
 extern const gradreg_segment large_table[LARGE_TENSORS];
+/* All layers alike, and no clips. */
+gradreg_regularizer_params large_params(const struct type_pair *pair);
 
 /* Reproducible numbers, the same on every machine: uniform in [-1, 1). */
 double model_random(uint64_t *state);

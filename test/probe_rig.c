@@ -1,23 +1,8 @@
 /* probe_rig.c - opens the probe that the suites look at, see probe_rig.h. */
-#define _POSIX_C_SOURCE 200809L /* setenv */
 #include "probe_rig.h"
 
 #include <stdlib.h>
-
-const char *const paths[PATHS] = { "scalar", "x86-64-v2", "x86-64-v3", "x86-64-v4" };
-
-gradreg_context *context_with(const char *path, int32_t threads)
-{
-    gradreg_context_params params = GRADREG_CONTEXT_PARAMS_INIT;
-    gradreg_context *context = NULL;
-    params.threads = threads;
-    if (path != NULL)
-        setenv("GRADREG_VECTOR_PATH", path, 1);
-    const gradreg_status status = test_context_create(&context, &params);
-    if (path != NULL)
-        unsetenv("GRADREG_VECTOR_PATH");
-    return status == GRADREG_OK ? context : NULL;
-}
+#include <string.h>
 
 gradreg_probe *probe_with(gradreg_context *context, int32_t trials, double noise_scale)
 {
@@ -47,8 +32,15 @@ gradreg_probe_layer summary_of(gradreg_probe *probe, int32_t layer)
     return rows[layer];
 }
 
-void fill_batch(void *tight, gradreg_type type)
+char *batch_new(gradreg_type type, size_t stride, size_t shift)
 {
+    const size_t size = type_bytes(type), width = BATCH_WIDTH * size;
+    char *tight = malloc(BATCH_ROWS * width), *memory = guarded_new(BATCH_BYTES, 0);
     uint64_t state = test_seed() ^ 14;
+    ck_assert_ptr_nonnull(tight);
     typed_fill(tight, type, BATCH_ROWS * BATCH_WIDTH, &state, 2.0);
+    for (size_t r = 0; r < BATCH_ROWS; r++)
+        memcpy(memory + (shift + r * stride) * size, tight + r * width, width);
+    free(tight);
+    return memory;
 }

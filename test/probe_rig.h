@@ -10,12 +10,6 @@
 enum { LAYERS = 5, TRIALS = 12 };
 #define SEED UINT64_C(0x123456789abcdef)
 
-/* Those of the library; path NULL is this processor's best. */
-enum { PATHS = 4 };
-extern const char *const paths[PATHS];
-
-/* NULL for a path that this processor lacks. */
-gradreg_context *context_with(const char *path, int32_t threads);
 gradreg_probe *probe_with(gradreg_context *context, int32_t trials, double noise_scale);
 void close_both(gradreg_probe *probe, gradreg_context *context);
 gradreg_probe_layer summary_of(gradreg_probe *probe, int32_t layer);
@@ -27,7 +21,7 @@ enum {
     BATCH_STRIDE = 4133,
     BATCH_BYTES = BATCH_ROWS * BATCH_STRIDE * 4 + 64
 };
-/* The same rows, tight. */
-void fill_batch(void *tight, gradreg_type type);
+/* The same rows always, from element `shift` on, in guarded bytes; guarded_free(). */
+char *batch_new(gradreg_type type, size_t stride, size_t shift);
 
 #endif

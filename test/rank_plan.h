@@ -72,6 +72,10 @@ struct result *new_result(void); /* free() */
 void run_ranks(world *w, struct plan *plan, int fail_at);
 void run_alone(const struct plan *plan, struct result *out);
 
+/* Cut number k of WORLDS * LAYOUTS, of which the first LAYOUTS are one process: a number of ranks and a
+ * layout. Borders are anywhere, drawn from *state, or with NULL where they change no bit. The ranks agree. */
+const struct result *run_cut(world *w, struct plan *plan, int k, uint64_t *state);
+
 /* ---- comparing -------------------------------------------------------------------- */
 
 const char *describe(const struct plan *plan);

@@ -255,3 +255,18 @@ void run_alone(const struct plan *plan, struct result *out)
     const rig_setup setup = { .scattered = plan->layout == SHARDS };
     play(plan, out, rig_open(plan->table, SEGMENTS, &plan->params, &setup), 0);
 }
+
+const struct result *run_cut(world *w, struct plan *plan, int k, uint64_t *state)
+{
+    const struct result *got = (const void *)w->shared;
+
+    plan->world = worlds[k / LAYOUTS];
+    plan->layout = (enum layout)(k % LAYOUTS);
+    if (state != NULL)
+        random_borders(plan, state);
+    else
+        exact_borders(plan);
+    run_ranks(w, plan, 0);
+    assert_ranks_agree(plan, got);
+    return got;
+}

@@ -6,15 +6,30 @@
 #include <stdlib.h>
 #include <string.h>
 
+gradreg_context *context;
+counting_allocator allocator;
+
 static const void *watched;
 static size_t watched_bytes;
 static unsigned char before[16384];
 
-void refusals_watch(const void *block, size_t bytes)
+void refusals_open(void *block, size_t bytes)
 {
+    gradreg_context_params how = GRADREG_CONTEXT_PARAMS_INIT;
     ck_assert_uint_le(bytes, sizeof(before));
+    memset(block, 0, bytes);
     watched = block;
     watched_bytes = bytes;
+    memset(&allocator, 0, sizeof(allocator));
+    how.allocator = counting_hook(&allocator);
+    how.threads = 1;
+    assert_ok(test_context_create(&context, &how));
+}
+
+void refusals_close(void)
+{
+    assert_ok(gradreg_context_destroy(context));
+    counting_check(&allocator);
 }
 
 void refusals_remember(void)
@@ -50,6 +65,48 @@ void refusals_of_init(const struct init_row *row)
     for (size_t k = row->size; k < row->size + 16; k++)
         ck_assert(room[k] == 0);
     ck_assert(room[row->size + 16] == 7);
+}
+
+void refusals_of_size(uint32_t *struct_size, const char *field, refusal *refuse)
+{
+    const uint32_t good = *struct_size, bad[] = { 0, 4, good - 1, 4097, UINT32_MAX };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        char value[32];
+        (void)snprintf(value, sizeof(value), "%lu", (unsigned long)bad[i]);
+        *struct_size = bad[i];
+        refuse(GRADREG_ERROR_INVALID_ARGUMENT, field, value);
+    }
+    *struct_size = good;
+}
+
+/* ---- two users -------------------------------------------------------------------- */
+
+static void (*second_user)(void);
+static int visits;
+
+static void call_from_within(void *user, size_t count, void (*body)(void *task, size_t index),
+                             void *task)
+{
+    (void)user;
+    visits++;
+    second_user();
+    for (size_t i = 0; i < count; i++)
+        body(task, i);
+}
+
+void refusals_in_use(void (*use)(void), void (*meanwhile)(void))
+{
+    gradreg_context *const ours = context;
+    gradreg_context_params how = GRADREG_CONTEXT_PARAMS_INIT;
+    how.parallel_for.function = call_from_within;
+    how.threads = 4;
+    second_user = meanwhile;
+    visits = 0;
+    assert_ok(test_context_create(&context, &how));
+    use();
+    ck_assert_int_gt(visits, 0);
+    assert_ok(gradreg_context_destroy(context));
+    context = ours;
 }
 
 int refusals_run(Suite *suite, bool (*mine)(const char *name))

@@ -8,8 +8,13 @@
 #include "coverage.h"
 #include "support.h"
 
-/* The block that calls must leave alone, until the next one is named. */
-void refusals_watch(const void *block, size_t bytes);
+/* Before and after each test: the block, of zeros at first, which calls must leave alone, and a context of
+ * one thread whose memory is counted. */
+extern gradreg_context *context;
+extern counting_allocator allocator;
+void refusals_open(void *block, size_t bytes);
+void refusals_close(void);
+
 void refusals_remember(void);
 /* Ends the test where the block is not what it was. */
 void refusals_unchanged(const char *call);
@@ -48,6 +53,16 @@ struct init_row {
 
 /* NULL and sizes that no version had are refused, larger ones filled with zeros. */
 void refusals_of_init(const struct init_row *row);
+
+/* Makes a call that must be refused with this status and these words. */
+typedef void refusal(gradreg_status want, const char *word, const char *value);
+
+/* Sizes that no version of a struct had. */
+void refusals_of_size(uint32_t *struct_size, const char *field, refusal *refuse);
+
+/* `use` makes a call on `context`, whose thread pool is the host's and calls back into the library: what
+ * `meanwhile` calls then finds the context in use. */
+void refusals_in_use(void (*use)(void), void (*meanwhile)(void));
 
 /* Runs the suite; a whole run on the CPU must also have had rows for all functions that are `mine`, and every
  * status that the header promises for them. Exit status. */

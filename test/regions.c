@@ -22,9 +22,7 @@ gradreg_context *open_pool(int threads, log_collector *log)
 
 int threads_of(const gradreg_context *context)
 {
-    struct gradreg_context_info info = GRADREG_CONTEXT_INFO_INIT;
-    assert_ok(gradreg_context_info(context, &info));
-    return info.threads;
+    return info_of(context).threads;
 }
 
 static void mark(void *task, size_t index)

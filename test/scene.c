@@ -12,12 +12,8 @@ static void gradient(void *user, double *out, const double *theta)
 
 gradreg_regularizer_params defaults(void)
 {
-    gradreg_regularizer_params p = GRADREG_REGULARIZER_PARAMS_INIT;
+    gradreg_regularizer_params p = model_params();
 
-    p.layer_count = MODEL_LAYERS;
-    p.schedule.first_layer = 1;
-    p.schedule.full_layer = 3;
-    p.strength = 0.1;
     p.epsilon = 1e-3;
     p.clip_first = 9.0;
     p.clip_second = 8.0;
@@ -70,14 +66,6 @@ void some_steps(struct scene *scene, int count)
 {
     for (int i = 0; i < count; i++)
         step(scene, TRAINER_COMBINE);
-}
-
-int take(int *i, int choices)
-{
-    const int choice = *i % choices;
-
-    *i /= choices;
-    return choice;
 }
 
 gradreg_difference difference(int choice)

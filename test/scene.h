@@ -30,8 +30,6 @@ void close_scene(struct scene *scene);
 void step(struct scene *scene, enum trainer_ending ending);
 void some_steps(struct scene *scene, int count);
 
-/* One of so many choices, and what is left of the number for the next ones. */
-int take(int *i, int choices);
 gradreg_difference difference(int choice);
 
 #endif

@@ -4,27 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-gradreg_segment table[SEGMENTS];
-
-void make_table(void)
-{
-    static const uint32_t roles[] = { GRADREG_ROLE_ATTENTION, GRADREG_ROLE_MLP,
-                                      GRADREG_ROLE_ATTENTION, GRADREG_ROLE_NORM,
-                                      GRADREG_ROLE_HEAD };
-    static const int32_t layers[] = { 0, 1, 2, 2, GRADREG_LAYER_NONE };
-    static const uint64_t counts[] = { 300, 150, 75, 10, 40 };
-    const gradreg_segment empty = GRADREG_SEGMENT_INIT;
-    uint64_t at = 0;
-
-    for (int s = 0; s < SEGMENTS; s++) {
-        table[s] = empty;
-        table[s].offset = at;
-        table[s].count = counts[s];
-        table[s].layer = layers[s];
-        table[s].role = roles[s];
-        at += counts[s];
-    }
-}
+const gradreg_segment table[SEGMENTS] = {
+    { .offset = 0, .count = 300, .layer = 0, .role = GRADREG_ROLE_ATTENTION },
+    { .offset = 300, .count = 150, .layer = 1, .role = GRADREG_ROLE_MLP },
+    { .offset = 450, .count = 75, .layer = 2, .role = GRADREG_ROLE_ATTENTION },
+    { .offset = 525, .count = 10, .layer = 2, .role = GRADREG_ROLE_NORM },
+    { .offset = 535, .count = 40, .layer = GRADREG_LAYER_NONE, .role = GRADREG_ROLE_HEAD },
+};
 
 gradreg_regularizer_params plain_params(void)
 {

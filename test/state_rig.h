@@ -8,9 +8,7 @@
 #include "rig.h"
 
 enum { LAYERS = 3, SEGMENTS = 5 };
-extern gradreg_segment table[SEGMENTS];
-/* Before the first of the following. */
-void make_table(void);
+extern const gradreg_segment table[SEGMENTS];
 
 gradreg_regularizer_params plain_params(void);
 rig *open_rig(const gradreg_regularizer_params *p);

@@ -1,4 +1,5 @@
 /* support.c - see support.h. Standard C and POSIX only, nothing from lib/. */
+#define _POSIX_C_SOURCE 200809L /* setenv */
 #include "support.h"
 
 #include <math.h>
@@ -37,7 +38,51 @@ int run_suite(Suite *suite)
     return failed == 0 && complete ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
+int take(int *i, int choices)
+{
+    const int choice = *i % choices;
+
+    *i /= choices;
+    return choice;
+}
+
 /* Passing assertions of Check are slow (each is reported to the parent): here only failures are. */
+
+/* ---- contexts --------------------------------------------------------------------- */
+
+const char *const paths[PATHS] = { "scalar", "x86-64-v2", "x86-64-v3", "x86-64-v4" };
+
+gradreg_context *context_on(const char *path, int32_t threads)
+{
+    gradreg_context_params params = GRADREG_CONTEXT_PARAMS_INIT;
+    gradreg_context *context = NULL;
+
+    params.threads = threads;
+    if (path != NULL)
+        setenv("GRADREG_VECTOR_PATH", path, 1);
+    const gradreg_status status = test_context_create(&context, &params);
+    if (path != NULL)
+        unsetenv("GRADREG_VECTOR_PATH");
+    if (status != GRADREG_OK && (path == NULL || status != GRADREG_ERROR_INVALID_ARGUMENT))
+        ck_abort_msg("no context: %s", gradreg_last_error());
+    return context;
+}
+
+bool has_path(const char *path)
+{
+    gradreg_context *context = context_on(path, 0);
+
+    assert_ok(gradreg_context_destroy(context));
+    return context != NULL;
+}
+
+struct gradreg_context_info info_of(const gradreg_context *context)
+{
+    struct gradreg_context_info info = GRADREG_CONTEXT_INFO_INIT;
+
+    assert_ok(gradreg_context_info(context, &info));
+    return info;
+}
 
 /* ---- guarded buffers -------------------------------------------------------------- */
 

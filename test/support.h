@@ -42,6 +42,21 @@ int run_suite(Suite *suite);
  * so that its numbers do not depend on which tests ran before: state = test_seed() ^ 7. */
 uint64_t test_seed(void);
 
+/* The number of a loop's case, taken apart: one of so many choices, and in *i what is left for the next. */
+int take(int *i, int choices);
+
+/* ---- contexts --------------------------------------------------------------------- */
+
+/* The library's vector paths, from the narrowest on. */
+enum { PATHS = 4 };
+extern const char *const paths[PATHS];
+
+/* A context on this path (NULL: what it chooses), or NULL where this processor lacks it. */
+gradreg_context *context_on(const char *path, int32_t threads);
+bool has_path(const char *path);
+
+struct gradreg_context_info info_of(const gradreg_context *context);
+
 /* ---- guarded buffers -------------------------------------------------------------- */
 
 /* `bytes` bytes (0 is fine) at an address that is `misalignment` above a multiple of 64, between

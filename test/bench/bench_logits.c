@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #if GR_TEST_BLAS
 #include <cblas.h>
 #endif
@@ -21,6 +20,7 @@
 #include "bandwidth.h"
 #include "context.h"
 #include "gradreg.h"
+#include "measure.h"
 #include "threads.h"
 
 enum { MOST = 64, OPS = 8 };
@@ -38,22 +38,7 @@ typedef struct timings {
     int count;
 } timings;
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-}
-
-static void require(gradreg_status status)
-{
-    if (status == GRADREG_OK)
-        return;
-    fprintf(stderr, "%s\n", gradreg_last_error());
-    exit(2);
-}
-
-static void *allocate(size_t bytes)
+static void *allocate_lines(size_t bytes)
 {
     void *memory = aligned_alloc(64, (bytes + 4096) / 64 * 64);
     if (memory == NULL)
@@ -129,10 +114,13 @@ static matrix open_matrix(const options *o)
                  policy, batch,
                  params };
     uint64_t state = 1;
-    m.logits = allocate(m.bytes), m.work = allocate(m.bytes), m.other = allocate(m.bytes);
-    m.targets = allocate(floats), m.logp = allocate(floats), m.entropy = allocate(floats);
-    m.log_sum_exp = allocate(floats), m.dlogp = allocate(floats), m.dentropy = allocate(floats);
-    m.advantages = allocate(floats);
+    m.logits = allocate_lines(m.bytes), m.work = allocate_lines(m.bytes),
+    m.other = allocate_lines(m.bytes);
+    m.targets = allocate_lines(floats), m.logp = allocate_lines(floats),
+    m.entropy = allocate_lines(floats);
+    m.log_sum_exp = allocate_lines(floats), m.dlogp = allocate_lines(floats),
+    m.dentropy = allocate_lines(floats);
+    m.advantages = allocate_lines(floats);
     for (size_t i = 0; i < n; i++)
         set_typed(m.logits, o->type, i, logit(&state));
     for (size_t r = 0; r < o->rows; r++) {
@@ -158,15 +146,15 @@ static void separate(gradreg_context *context, matrix *m, timings *t, int repeti
     batch.entropy = m->entropy;
     out.dlogp = m->dlogp;
     out.dentropy = m->dentropy;
-    const double a = now();
+    const double a = milliseconds();
     require(gradreg_logprobs_forward(context, m->logp, m->entropy, m->log_sum_exp, m->work,
                                      m->targets, &m->params));
-    const double b = now();
+    const double b = milliseconds();
     require(gradreg_policy_loss(context, NULL, &out, &batch, &m->policy));
-    const double c = now();
+    const double c = milliseconds();
     require(gradreg_logprobs_backward(context, m->work, m->work, m->targets, m->log_sum_exp,
                                       m->entropy, m->dlogp, m->dentropy, &m->params));
-    const double d = now();
+    const double d = milliseconds();
     note(t, "forward", repetition, b - a);
     note(t, "backward", repetition, d - c);
     note(t, "separate", repetition, d - a);
@@ -174,10 +162,10 @@ static void separate(gradreg_context *context, matrix *m, timings *t, int repeti
 
 static void fused(gradreg_context *context, matrix *m, timings *t, int repetition)
 {
-    const double a = now();
+    const double a = milliseconds();
     require(gradreg_policy_logits(context, NULL, m->other, m->logp, m->entropy, m->other,
                                   m->targets, &m->batch, &m->policy, &m->params));
-    note(t, "fused", repetition, now() - a);
+    note(t, "fused", repetition, milliseconds() - a);
 }
 
 /* ---- the memory ------------------------------------------------------------------ */
@@ -214,9 +202,9 @@ static const bandwidth_loops *widest(void)
 static void copy(gradreg_context *context, matrix *m, timings *t, int repetition)
 {
     span s = { widest(), m->work, m->logits, m->bytes / 4 / 64 * 64 };
-    const double a = now();
+    const double a = milliseconds();
     gradreg_i_parallel(context, (s.n + PIECE - 1) / PIECE, copy_piece, &s);
-    note(t, "copy", repetition, now() - a);
+    note(t, "copy", repetition, milliseconds() - a);
 }
 
 static int run_logits(gradreg_context *context, const options *o, timings *t)
@@ -256,18 +244,18 @@ static void products(const head *h, size_t rows, timings *t, int repetition)
         const int n = (int)(h->params.rows - first < rows ? h->params.rows - first : rows);
         const float *x = h->wide_hidden + first * h->params.width;
         for (int pass = 0; pass < 2; pass++) { /* the backward call computes the logits again */
-            const double a = now();
+            const double a = milliseconds();
             cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, vocabulary, width, 1.0f, x,
                         width, h->wide_weight, width, 0.0f, h->chunk, vocabulary);
-            *(pass == 0 ? &forward : &backward) += now() - a;
+            *(pass == 0 ? &forward : &backward) += milliseconds() - a;
         }
-        const double b = now();
+        const double b = milliseconds();
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, width, vocabulary, 1.0f,
                     h->chunk, vocabulary, h->wide_weight, width, 0.0f,
                     h->wide_hidden + first * h->params.width, width);
         cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, vocabulary, width, n, 1.0f,
                     h->chunk, vocabulary, x, width, 0.0f, h->dweight, width);
-        backward += now() - b;
+        backward += milliseconds() - b;
         for (size_t i = 0; i < (size_t)n * h->params.width; i++)
             h->wide_hidden[first * h->params.width + i] = 1.0f;
     }
@@ -287,11 +275,13 @@ static head open_head(const options *o)
     h.params.rows = o->rows;
     h.params.width = o->width;
     h.params.vocabulary = o->vocabulary;
-    h.hidden = allocate(hidden * 4), h.weight = allocate(weight * 4);
-    h.dhidden = allocate(hidden * 4), h.dweight = allocate(weight * 4);
-    h.wide_hidden = allocate(hidden * 4), h.wide_weight = allocate(weight * 4);
-    h.targets = allocate(floats), h.logp = allocate(floats), h.entropy = allocate(floats);
-    h.log_sum_exp = allocate(floats), h.dlogp = allocate(floats), h.dentropy = allocate(floats);
+    h.hidden = allocate_lines(hidden * 4), h.weight = allocate_lines(weight * 4);
+    h.dhidden = allocate_lines(hidden * 4), h.dweight = allocate_lines(weight * 4);
+    h.wide_hidden = allocate_lines(hidden * 4), h.wide_weight = allocate_lines(weight * 4);
+    h.targets = allocate_lines(floats), h.logp = allocate_lines(floats),
+    h.entropy = allocate_lines(floats);
+    h.log_sum_exp = allocate_lines(floats), h.dlogp = allocate_lines(floats),
+    h.dentropy = allocate_lines(floats);
     for (size_t i = 0; i < hidden; i++)
         set_typed(h.hidden, o->type, i, h.wide_hidden[i] = (float)(next_unit(&state) - 0.5));
     for (size_t i = 0; i < weight; i++)
@@ -307,15 +297,15 @@ static head open_head(const options *o)
 
 static void linear_calls(gradreg_context *context, const head *h, timings *t, int repetition)
 {
-    const double a = now();
+    const double a = milliseconds();
     require(gradreg_linear_logprobs_forward(context, h->logp, h->entropy, h->log_sum_exp,
                                             h->hidden, h->weight, h->targets, &h->params));
-    const double b = now();
+    const double b = milliseconds();
     require(gradreg_linear_logprobs_backward(context, h->dhidden, h->dweight, h->hidden,
                                              h->weight, h->targets, h->log_sum_exp, h->entropy,
                                              h->dlogp, h->dentropy, &h->params));
     note(t, "linear forward", repetition, b - a);
-    note(t, "linear backward", repetition, now() - b);
+    note(t, "linear backward", repetition, milliseconds() - b);
 }
 
 static void run_linear(gradreg_context *context, const options *o, timings *t)
@@ -324,7 +314,7 @@ static void run_linear(gradreg_context *context, const options *o, timings *t)
     const size_t rows = chunk < o->rows ? chunk : o->rows;
     head h = open_head(o);
     h.params.chunk_rows = rows;
-    h.chunk = allocate(rows * o->vocabulary * 4);
+    h.chunk = allocate_lines(rows * o->vocabulary * 4);
     openblas_set_num_threads(o->threads > 0 ? o->threads : openblas_get_num_threads());
     printf("fact\tblas core\t%s\nfact\tblas threads\t%d\nfact\tchunk rows\t%zu\n",
            openblas_get_corename(), openblas_get_num_threads(), rows);
@@ -375,7 +365,7 @@ int main(int argc, char **argv)
     gradreg_context_params how = GRADREG_CONTEXT_PARAMS_INIT;
     struct gradreg_context_info info = GRADREG_CONTEXT_INFO_INIT;
     gradreg_context *context = NULL;
-    timings *t = allocate(sizeof(*t));
+    timings *t = allocate_lines(sizeof(*t));
     int same = 1;
     how.threads = o.threads;
     require(gradreg_context_create(&context, &how));

@@ -7,10 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "../numbers.h"
 #include "gradreg.h"
+#include "measure.h"
 
 typedef struct inputs {
     size_t rows, width, vocabulary, tokens;
@@ -20,29 +20,6 @@ typedef struct inputs {
     gradreg_probe *probe;
     uint64_t result; /* a digest of what was computed */
 } inputs;
-
-static double nanoseconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static void require(gradreg_status status)
-{
-    if (status == GRADREG_OK)
-        return;
-    fprintf(stderr, "%s\n", gradreg_last_error());
-    exit(2);
-}
-
-static void *allocate(size_t bytes)
-{
-    void *memory = calloc(1, bytes + 1);
-    if (memory == NULL)
-        exit(2);
-    return memory;
-}
 
 static float *numbers(size_t count, uint64_t *state, double low, double high)
 {

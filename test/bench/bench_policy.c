@@ -8,40 +8,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "../numbers.h"
 #include "gradreg.h"
+#include "measure.h"
 
 typedef struct inputs {
     size_t rows, length, tokens;
     float *logp, *old_logp, *ref_logp, *advantages, *dlogp, *again;
     uint8_t *mask;
 } inputs;
-
-static double nanoseconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
-}
-
-static void require(gradreg_status status)
-{
-    if (status == GRADREG_OK)
-        return;
-    fprintf(stderr, "%s\n", gradreg_last_error());
-    exit(2);
-}
-
-static void *allocate(size_t bytes)
-{
-    void *memory = calloc(1, bytes + 1);
-    if (memory == NULL)
-        exit(2);
-    return memory;
-}
 
 static inputs open_inputs(size_t rows, size_t length)
 {

@@ -117,15 +117,7 @@ def load_average():
     return ", ".join(f"{x:.2f}" for x in os.getloadavg())
 
 
-def execute(command, given=None, path=None):
-    env = {k: v for k, v in os.environ.items() if k != "GRADREG_VECTOR_PATH"}
-    if path is not None:
-        env["GRADREG_VECTOR_PATH"] = path
-    result = subprocess.run(command, input=given, env=env, text=True, capture_output=True,
-                            check=False)
-    if result.returncode != 0:
-        sys.exit(f"{' '.join(map(str, command))}: {result.stderr.strip()}")
-    return result.stdout
+execute, table = logits.execute, logits.table
 
 
 class Bench:
@@ -176,15 +168,6 @@ class Bench:
 # ---- tables -------------------------------------------------------------------------------
 
 least, median = Run.least, Run.median
-
-
-def table(header, rows):
-    rows = [[str(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-
-    def line(cells):
-        return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths)) + " |"
-    return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])
 
 
 def percent(x):

@@ -3,7 +3,6 @@
  * only the device sees.
  *
  * In: GRADREG_CUDA_MODULE, the module in the emulated runtime. */
-#include <check.h>
 #include <dlfcn.h>
 
 #include <cmath>
@@ -16,6 +15,8 @@
 #include "cuda_runtime.h"
 #include "emulated_cuda.h"
 #include "gradreg.h"
+
+#include "../suite.h"
 
 namespace
 {
@@ -387,9 +388,5 @@ int main()
                         3);
     tcase_add_test(cases, without_cublas_its_calls_are_refused_and_the_rest_works);
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_plainly(suite, CK_FORK_GETENV);
 }

@@ -15,19 +15,10 @@
 #include "emulated_cuda.h"
 #include "planted.h"
 
+#include "../device/expect.h"
+
 namespace
 {
-
-int expectations, failures;
-
-void expect(bool holds, const std::string &what)
-{
-    expectations++;
-    if (!holds) {
-        failures++;
-        std::fprintf(stderr, "not so: %s\n", what.c_str());
-    }
-}
 
 void ok(cudaError_t error, const char *what)
 {
@@ -605,8 +596,6 @@ int main(int argc, char **argv)
                     static_cast<unsigned long long>(emulated_cuda_ptx_launches()),
                     static_cast<unsigned long long>(emulated_cuda_ptx_kernels()),
                     static_cast<unsigned long long>(emulated_cuda_ptx_shapes()));
-    std::printf("runtime: %d of %d expectations hold, %llu accesses watched\n",
-                expectations - failures, expectations,
-                static_cast<unsigned long long>(emulated_cuda_watched()));
-    return failures == 0 ? 0 : 1;
+    return told("runtime",
+                ", " + std::to_string(emulated_cuda_watched()) + " accesses watched");
 }

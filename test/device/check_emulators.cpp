@@ -8,21 +8,11 @@
 #include <vector>
 
 #include "element.h"
+#include "expect.h"
 #include "ptx_machine.h"
 
 namespace
 {
-
-int expectations, failures;
-
-void expect(bool holds, const std::string &what)
-{
-    expectations++;
-    if (!holds) {
-        failures++;
-        std::fprintf(stderr, "not so: %s\n", what.c_str());
-    }
-}
 
 /* ---- kernels for the emulator --------------------------------------------------------- */
 
@@ -437,7 +427,5 @@ int main()
     check_ptx_errors();
     check_ptx_shuffle();
     check_ptx_clusters();
-    std::printf("emulators: %d of %d expectations hold\n", expectations - failures,
-                expectations);
-    return failures == 0 ? 0 : 1;
+    return told("emulators", "");
 }

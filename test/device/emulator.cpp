@@ -1,3 +1,4 @@
+/* emulator.cpp - see emulator.h. */
 #include "emulator.h"
 
 #include <cfenv>
@@ -503,19 +504,6 @@ bool is_own(const void *address)
 }
 
 /* ---- launches ------------------------------------------------------------------------- */
-
-std::vector<unsigned> order_of(unsigned n, uint64_t schedule)
-{
-    std::vector<unsigned> order(n);
-    uint64_t random = schedule;
-    for (unsigned i = 0; i < n; i++)
-        order[i] = schedule == 1 ? n - 1 - i : i;
-    for (unsigned i = n; schedule > 1 && i > 1; i--) {
-        random = random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-        std::swap(order[i - 1], order[(random >> 33) % i]);
-    }
-    return order;
-}
 
 /* fff5 fff5 ...: a NaN as bf16, f16, f32 and f64, and no small number as an integer. */
 void fill_unwritten(void *memory, size_t bytes)

@@ -107,9 +107,6 @@ struct Counters {
 };
 extern Counters counters;
 
-/* 0, 1, ..., n - 1 in the order of the schedule. */
-std::vector<unsigned> order_of(unsigned n, uint64_t schedule);
-
 /* The pattern in bytes [0, bytes) of memory that nobody has written. */
 void fill_unwritten(void *memory, size_t bytes);
 

@@ -1,3 +1,4 @@
+/* fiber.cpp - see fiber.h. */
 #include "fiber.h"
 
 #include <cassert>
@@ -183,6 +184,19 @@ void Fiber::suspend()
     switch_thread(thread_outside_);
     switch_outside();
     confirm_switch(fake_stack_inside_, &outside_stack_, &outside_stack_size_);
+}
+
+std::vector<unsigned> order_of(unsigned n, uint64_t schedule)
+{
+    std::vector<unsigned> order(n);
+    uint64_t random = schedule;
+    for (unsigned i = 0; i < n; i++)
+        order[i] = schedule == 1 ? n - 1 - i : i;
+    for (unsigned i = n; schedule > 1 && i > 1; i--) {
+        random = random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        std::swap(order[i - 1], order[(random >> 33) % i]);
+    }
+    return order;
 }
 
 } // namespace emulator

@@ -1,4 +1,5 @@
-/* fiber.h - a stack of its own for one function after another, resumed and suspended by hand.
+/* fiber.h - a stack of its own for one function after another, resumed and suspended by hand; and the
+ * orders in which several take turns.
  *
  * In: a function. Out: control, back from resume() whenever the function suspends or ends. The
  * address and thread sanitizers are told of every switch. */
@@ -6,8 +7,10 @@
 #define GRADREG_TEST_DEVICE_FIBER_H
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
+#include <vector>
 
 /* swapcontext() asks the kernel for the signal mask, twice a switch. */
 #if defined(__x86_64__) && defined(__linux__)
@@ -55,6 +58,10 @@ class Fiber
     size_t outside_stack_size_ = 0;
     void *thread_inside_ = nullptr, *thread_outside_ = nullptr;
 };
+
+/* Of n fibers: 0, 1, ..., n - 1 in the order of the schedule; 0: as they stand, 1: from the last,
+ * others: at random. */
+std::vector<unsigned> order_of(unsigned n, uint64_t schedule);
 
 } // namespace emulator
 

@@ -1,3 +1,4 @@
+/* inputs.cpp - see inputs.h. */
 #include "inputs.h"
 
 #include <cfloat>

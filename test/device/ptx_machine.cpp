@@ -1,6 +1,9 @@
+/* ptx_machine.cpp - see ptx_machine.h. */
 #include "ptx_machine.h"
 
 #include <cstring>
+
+#include "fiber.h"
 
 namespace ptx
 {
@@ -10,19 +13,6 @@ namespace
 
 enum { WARP = 32 };
 enum : uint64_t { LONGEST = 5000000 }; /* instructions of a thread between barriers */
-
-std::vector<unsigned> order_of(unsigned n, uint64_t schedule)
-{
-    std::vector<unsigned> order(n);
-    uint64_t random = schedule;
-    for (unsigned i = 0; i < n; i++)
-        order[i] = schedule == 1 ? n - 1 - i : i;
-    for (unsigned i = n; schedule > 1 && i > 1; i--) {
-        random = random * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-        std::swap(order[i - 1], order[(random >> 33) % i]);
-    }
-    return order;
-}
 
 } // namespace
 
@@ -448,7 +438,7 @@ void Machine::prepare(const Kernel &kernel, uint64_t schedule)
     constants_ = kernel_->constants;
     each_ = block_extent_.x * block_extent_.y * block_extent_.z;
     all_ = each_ * ranks_;
-    order_ = order_of(all_, schedule);
+    order_ = emulator::order_of(all_, schedule);
     blocks_.resize(ranks_);
     if (threads_.size() < all_)
         threads_.resize(all_);
@@ -456,7 +446,7 @@ void Machine::prepare(const Kernel &kernel, uint64_t schedule)
 
 void Machine::run_grid(uint64_t schedule)
 {
-    for (unsigned number : order_of(grid_.x * grid_.y * grid_.z / ranks_, schedule)) {
+    for (unsigned number : emulator::order_of(grid_.x * grid_.y * grid_.z / ranks_, schedule)) {
         start_cluster(number * ranks_);
         run_cluster();
     }

@@ -2,9 +2,9 @@
  *
  * In: a module, the memory it may touch, a launch. Out: what the kernel wrote, or an Error at the
  * instruction that read what was never written, left its memory, was misaligned, waited for threads
- * that never come, or looked into a block of its cluster that has ended. Arithmetic is IEEE 754 with round-to-nearest on the processor at
- * hand; instructions that leave the rounding open (add.f32 without .rn, which the next compiler
- * may contract, .ftz, .approx) are refused. */
+ * that never come, or looked into a block of its cluster that has ended. Arithmetic is IEEE 754 with
+ * round-to-nearest on the processor at hand; instructions that leave the rounding open (add.f32 without
+ * .rn, which the next compiler may contract, .ftz, .approx) are refused. */
 #ifndef GRADREG_TEST_DEVICE_PTX_MACHINE_H
 #define GRADREG_TEST_DEVICE_PTX_MACHINE_H
 

@@ -1,3 +1,4 @@
+/* ptx_module.cpp - see ptx_module.h. */
 #include "ptx_module.h"
 
 #include <algorithm>

@@ -18,23 +18,6 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-struct verdict {
-    bool invalid, unsupported;
-};
-
-static void check_verdict(struct verdict v, gradreg_status status)
-{
-    if (status == GRADREG_ERROR_OUT_OF_MEMORY)
-        return;
-    if ((status == GRADREG_OK) != (!v.invalid && !v.unsupported) ||
-        (status == GRADREG_ERROR_INVALID_ARGUMENT && !v.invalid) ||
-        (status == GRADREG_ERROR_UNSUPPORTED && !v.unsupported))
-        fuzz_fail(v.invalid       ? "should be invalid"
-                  : v.unsupported ? "should be unsupported"
-                                  : "should be accepted",
-                  status);
-}
-
 /* ---- edits ------------------------------------------------------------------------- */
 
 static uint64_t take_value(struct bytes *in)

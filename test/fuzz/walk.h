@@ -23,6 +23,24 @@ static void fuzz_fail(const char *what, gradreg_status status)
     abort();
 }
 
+/* What the fuzzer's own rules say of a description. */
+struct verdict {
+    bool invalid, unsupported;
+};
+
+static void check_verdict(struct verdict v, gradreg_status status)
+{
+    if (status == GRADREG_ERROR_OUT_OF_MEMORY)
+        return;
+    if ((status == GRADREG_OK) != (!v.invalid && !v.unsupported) ||
+        (status == GRADREG_ERROR_INVALID_ARGUMENT && !v.invalid) ||
+        (status == GRADREG_ERROR_UNSUPPORTED && !v.unsupported))
+        fuzz_fail(v.invalid       ? "should be invalid"
+                  : v.unsupported ? "should be unsupported"
+                                  : "should be accepted",
+                  status);
+}
+
 /* ---- bytes ------------------------------------------------------------------------- */
 
 struct bytes {
