@@ -1,8 +1,6 @@
 /* check_cpp_device.cpp - examples/cpp/gradreg.hpp on a device: the CUDA backend in the emulated runtime.
  *
  * In: GRADREG_CUDA_MODULE, the emulated module. Each result is compared with the same calls on the CPU. */
-#include <check.h>
-
 #include <cstddef>
 #include <cstring>
 #include <memory>
@@ -11,7 +9,9 @@
 #include <vector>
 
 #include "emulated_cuda.h"
-#include "gradreg.hpp"
+
+#include "../cpp_rig.h"
+#include "../suite.h"
 
 /* Of the runtime, what a caller of the header needs. */
 extern "C" {
@@ -73,54 +73,19 @@ gradreg::context on(gradreg_backend backend, void *stream = nullptr)
     return gradreg::context(p, nullptr, stream);
 }
 
-gradreg::regularizer two_layers(const gradreg::context &where, gradreg_difference difference)
+gradreg::regularizer regularizer_on(const gradreg::context &where,
+                                    gradreg_difference difference)
 {
-    const std::vector<gradreg_segment> table = {
-        gradreg::segment("model.layers.0.mlp.up_proj.weight", 0, 4),
-        gradreg::segment("model.layers.1.mlp.up_proj.weight", 4, 4)
-    };
-    gradreg_regularizer_params p = GRADREG_REGULARIZER_PARAMS_INIT;
-    p.layer_count = 2;
-    p.strength = 0.1;
+    gradreg_regularizer_params p = two_layers();
     p.difference = difference;
-    return gradreg::regularizer(where, table, p);
+    return gradreg::regularizer(where, table(), p);
 }
 
-const std::vector<float> start{ 1, -2, 3, 0.5f, -1, 2, 0.25f, 4 };
-
-/* L = 1/2 sum c_i w_i^2, on the host. */
-float gradient(std::vector<float> &grads, const std::vector<float> &weights)
-{
-    float loss = 0;
-    grads.resize(weights.size());
-    for (std::size_t i = 0; i < weights.size(); i++) {
-        const float c = static_cast<float>(i + 1) * 0.25f;
-        grads[i] = c * weights[i];
-        loss += 0.5f * c * weights[i] * weights[i];
-    }
-    return loss;
-}
-
-bool same(const std::vector<float> &a, const std::vector<float> &b)
-{
-    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * 4) == 0;
-}
+const std::vector<float> start = quadratic().weights;
 
 template <class Call> std::string refused(gradreg_status status, Call &&call)
 {
-    try {
-        call();
-    } catch (const gradreg::error &e) {
-        ck_assert_int_eq(e.status(), status);
-        return e.what();
-    }
-    return "";
-}
-
-void ck_assert_has(const std::string &sentence, const char *word)
-{
-    ck_assert_msg(sentence.find(word) != std::string::npos, "\"%s\" lacks \"%s\"",
-                  sentence.c_str(), word);
+    return thrown<gradreg::error>(status, call);
 }
 
 START_TEST(whole_steps_have_the_bits_of_the_cpu)
@@ -128,8 +93,8 @@ START_TEST(whole_steps_have_the_bits_of_the_cpu)
     const gradreg_difference difference =
         _i == 0 ? GRADREG_DIFFERENCE_FORWARD : GRADREG_DIFFERENCE_CENTRAL;
     const gradreg::context cpu = on(GRADREG_BACKEND_CPU), cuda = on(GRADREG_BACKEND_CUDA);
-    gradreg::regularizer here = two_layers(cuda, difference),
-                         there = two_layers(cpu, difference);
+    gradreg::regularizer here = regularizer_on(cuda, difference),
+                         there = regularizer_on(cpu, difference);
     ck_assert(!here.on_host() && there.on_host());
     std::vector<float> weights = start, grads(8);
     const array<float> device_weights(start);
@@ -144,8 +109,8 @@ START_TEST(whole_steps_have_the_bits_of_the_cpu)
             return loss;
         });
         gradreg::regularize(there, b, [&] { return gradient(grads, weights); });
-        ck_assert(same(device_weights.read(), weights));
-        ck_assert(same(device_grads.read(), grads));
+        ck_assert(same_bits(device_weights.read(), weights));
+        ck_assert(same_bits(device_grads.read(), grads));
     }
     const gradreg::report one = here.terms(), other = there.terms();
     ck_assert(one.total.correction_share > 0);
@@ -160,7 +125,7 @@ END_TEST
 START_TEST(a_step_that_an_exception_leaves_is_cancelled)
 {
     const gradreg::context cuda = on(GRADREG_BACKEND_CUDA);
-    gradreg::regularizer r = two_layers(cuda, GRADREG_DIFFERENCE_FORWARD);
+    gradreg::regularizer r = regularizer_on(cuda, GRADREG_DIFFERENCE_FORWARD);
     const array<float> weights(start), grads(start);
     gradreg::buffers b = gradreg::buffers::flat(weights.all(), grads.all());
     int passes = 0;
@@ -174,14 +139,14 @@ START_TEST(a_step_that_an_exception_leaves_is_cancelled)
     } catch (const std::runtime_error &e) {
         ck_assert_has(e.what(), "the second pass failed");
     }
-    ck_assert(same(weights.read(), start));
+    ck_assert(same_bits(weights.read(), start));
 }
 END_TEST
 
 START_TEST(losses_observed_in_the_devices_memory_give_the_first_order_ratio)
 {
     const gradreg::context cuda = on(GRADREG_BACKEND_CUDA);
-    gradreg::regularizer r = two_layers(cuda, GRADREG_DIFFERENCE_FORWARD);
+    gradreg::regularizer r = regularizer_on(cuda, GRADREG_DIFFERENCE_FORWARD);
     const array<float> weights(start), grads(start), losses({ 2.0f, 2.5f });
     gradreg::buffers b = gradreg::buffers::flat(weights.all(), grads.all());
     gradreg::regularize(r, b, [] { return 0.0f; });
@@ -266,12 +231,12 @@ START_TEST(losses_have_the_bits_of_the_cpu)
         using element = typename decltype(values)::value_type;
         return std::make_unique<on_host<element>>(on_host<element>{ values });
     });
-    ck_assert(same(here.advantages, there.advantages));
-    ck_assert(same(here.logp, there.logp));
-    ck_assert(same(here.entropy, there.entropy));
-    ck_assert(same(here.log_sum_exp, there.log_sum_exp));
-    ck_assert(same(here.dlogp, there.dlogp));
-    ck_assert(same(here.dlogits, there.dlogits));
+    ck_assert(same_bits(here.advantages, there.advantages));
+    ck_assert(same_bits(here.logp, there.logp));
+    ck_assert(same_bits(here.entropy, there.entropy));
+    ck_assert(same_bits(here.log_sum_exp, there.log_sum_exp));
+    ck_assert(same_bits(here.dlogp, there.dlogp));
+    ck_assert(same_bits(here.dlogits, there.dlogits));
     ck_assert_double_eq(here.loss, there.loss);
     ck_assert_double_ne(here.loss, 0);
 }
@@ -304,13 +269,13 @@ START_TEST(memory_of_the_other_side_is_refused)
     const array<float> device_weights(start), device_grads(grads);
     gradreg::buffers host = gradreg::buffers::flat(weights, grads);
     gradreg::buffers device = gradreg::buffers::flat(device_weights.all(), device_grads.all());
-    gradreg::regularizer here = two_layers(cuda, GRADREG_DIFFERENCE_FORWARD);
-    gradreg::regularizer there = two_layers(cpu, GRADREG_DIFFERENCE_FORWARD);
+    gradreg::regularizer here = regularizer_on(cuda, GRADREG_DIFFERENCE_FORWARD);
+    gradreg::regularizer there = regularizer_on(cpu, GRADREG_DIFFERENCE_FORWARD);
     ck_assert_has(refused(GRADREG_ERROR_INVALID_ARGUMENT, [&] { here.perturb(host); }),
                   "params");
     ck_assert_has(refused(GRADREG_ERROR_INVALID_ARGUMENT, [&] { there.perturb(device); }),
                   "params");
-    ck_assert(same(weights, start) && same(device_weights.read(), start));
+    ck_assert(same_bits(weights, start) && same_bits(device_weights.read(), start));
 }
 END_TEST
 
@@ -320,17 +285,17 @@ START_TEST(work_is_queued_on_the_callers_stream)
     ck_assert_int_eq(cudaStreamCreate(&stream), 0);
     {
         gradreg::context cuda = on(GRADREG_BACKEND_CUDA, stream);
-        gradreg::regularizer r = two_layers(cuda, GRADREG_DIFFERENCE_FORWARD);
+        gradreg::regularizer r = regularizer_on(cuda, GRADREG_DIFFERENCE_FORWARD);
         const array<float> weights(start), grads(start);
         gradreg::buffers b = gradreg::buffers::flat(weights.all(), grads.all());
         r.perturb(b);
         ck_assert_int_ne(cudaStreamQuery(stream), 0); /* not run yet: nothing waited */
         cuda.synchronize();
         ck_assert_int_eq(cudaStreamQuery(stream), 0);
-        ck_assert(!same(weights.read(), start));
+        ck_assert(!same_bits(weights.read(), start));
         r.combine(b);
         cuda.synchronize();
-        ck_assert(same(weights.read(), start));
+        ck_assert(same_bits(weights.read(), start));
     }
     cudaStreamDestroy(stream);
 }
@@ -339,7 +304,7 @@ END_TEST
 START_TEST(a_crashed_device_is_the_machines_error)
 {
     const gradreg::context cuda = on(GRADREG_BACKEND_CUDA);
-    gradreg::regularizer r = two_layers(cuda, GRADREG_DIFFERENCE_FORWARD);
+    gradreg::regularizer r = regularizer_on(cuda, GRADREG_DIFFERENCE_FORWARD);
     const array<float> weights(start), grads(start);
     gradreg::buffers b = gradreg::buffers::flat(weights.all(), grads.all());
     emulated_cuda_crash(0);
@@ -381,9 +346,5 @@ int main()
     tcase_add_test(cases, a_crashed_device_is_the_machines_error);
     tcase_add_test(cases, without_a_device_the_backend_is_refused);
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_plainly(suite, CK_FORK_GETENV);
 }
