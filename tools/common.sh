@@ -1,4 +1,4 @@
-# What tools/test and tools/demo share; sourced by bash after `set -euo pipefail`.
+# What the scripts of this folder share; sourced by bash after `set -euo pipefail`.
 # shellcheck shell=bash disable=SC2034
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -298,6 +298,17 @@ void require_same_doubles(const std::vector<double> &cpu, const std::vector<doub
     }
 }
 
+bool both_accept(const std::string &call, gradreg_status cpu, const std::string &cpu_sentence,
+                 gradreg_status cuda)
+{
+    require(cpu == cuda, call + " gives " + gradreg_status_name(cuda) + " (" +
+                             gradreg_last_error() + "), on the CPU " +
+                             gradreg_status_name(cpu) + " (" + cpu_sentence + ")");
+    if (cpu != GRADREG_OK)
+        refused_cases++;
+    return cpu == GRADREG_OK;
+}
+
 #ifdef GR_CUDA_EMULATED
 Quiet::Quiet(const char *call)
     : call_(call), waits_(emulated_cuda_host_waits()), allocations_(emulated_cuda_allocations())
@@ -379,7 +390,7 @@ std::vector<Case> all_cases()
 {
     std::vector<Case> all;
     for (const auto &some : { regularizer_cases(), session_cases(), loss_cases(),
-                              logits_cases(), monitor_cases() })
+                              logits_cases(), hidden_cases(), monitor_cases() })
         all.insert(all.end(), some.begin(), some.end());
     return all;
 }

@@ -127,6 +127,10 @@ void require_same(const Bytes &cpu, const Bytes &cuda, gradreg_type type,
                   const std::string &what);
 void require_same_doubles(const std::vector<double> &cpu, const std::vector<double> &cuda,
                           const std::string &what);
+/* Whether both sides took the call. Ends the case where one alone did; the CUDA side's sentence is the last
+ * error still. */
+bool both_accept(const std::string &call, gradreg_status cpu, const std::string &cpu_sentence,
+                 gradreg_status cuda);
 /* Bytes that have been compared so far, and cases that both sides refused with the same status. */
 extern uint64_t compared_bytes;
 extern unsigned refused_cases;
@@ -145,6 +149,24 @@ class Quiet
 #endif
 };
 
+/* A call on a stream that is captured runs when the graph does. */
+template <class Function> gradreg_status call_captured(const Side &side, Function call)
+{
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t exec = nullptr;
+    side.wait();
+    CUDA(cudaStreamBeginCapture(side.stream, cudaStreamCaptureModeThreadLocal));
+    const gradreg_status status = call();
+    CUDA(cudaStreamEndCapture(side.stream, &graph));
+    if (status == GRADREG_OK) {
+        CUDA(cudaGraphInstantiate(&exec, graph, 0));
+        CUDA(cudaGraphLaunch(exec, side.stream));
+        CUDA(cudaGraphExecDestroy(exec));
+    }
+    CUDA(cudaGraphDestroy(graph));
+    return status;
+}
+
 struct Case {
     const char *name;
     void (*run)(unsigned number); /* 0 .. count - 1 */
@@ -156,6 +178,7 @@ std::vector<Case> regularizer_cases();
 std::vector<Case> session_cases(); /* graphs, streams, devices, ranks, states */
 std::vector<Case> loss_cases();
 std::vector<Case> logits_cases();
+std::vector<Case> hidden_cases();
 std::vector<Case> monitor_cases(); /* and the probe */
 
 } // namespace compare

@@ -73,6 +73,18 @@ template <class T> class Numbers : public Array
 };
 using Floats = Numbers<float>;
 
+/* What calls over rows write. */
+struct LogProbs {
+    Floats logp, entropy, sums;
+
+    LogProbs(const Side &cpu, const Side &cuda, size_t rows)
+        : logp(cpu, cuda, std::vector<float>(rows, 7.0f)),
+          entropy(cpu, cuda, std::vector<float>(rows, 7.0f)),
+          sums(cpu, cuda, std::vector<float>(rows, 7.0f))
+    {
+    }
+};
+
 struct Shape {
     size_t sequences, length;
     bool packed;
@@ -84,6 +96,29 @@ struct Shape {
 Shape shape_of(Random *random);
 std::vector<float> numbers(Random *random, size_t n, double middle, double width, bool edges);
 gradreg_policy policy_of(Random *random, unsigned number);
+/* A loss's slope in each row; one in five is 0. */
+std::vector<float> slopes(Random *random, size_t rows);
+/* Of five tokens four count. */
+Bytes mask_of(Random *random, size_t tokens);
+
+/* What a loss reads beside its log-probs. */
+class Batch
+{
+  public:
+    /* Log-probs are about `middle`; edges: some are no numbers. */
+    Batch(const Side &cpu, const Side &cuda, Random *random, const Shape &shape,
+          const Bytes &mask, double middle, bool edges, bool per_token = false);
+    gradreg_policy_batch on(const Side &side) const;
+
+    bool on_policy = false, weighted = false;
+
+  private:
+    const Shape &shape_;
+    bool per_token_;
+    Floats old_, ref_, rollout_, weight_, advantages_;
+    Memory host_mask_, device_mask_; /* at other places within 4 bytes */
+};
+
 /* Metrics in both memories, empty at first, and read through the library. */
 class Metrics
 {

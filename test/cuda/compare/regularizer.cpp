@@ -129,13 +129,8 @@ void run_variant(unsigned number)
     const Variant v = variant(number);
     const Side host(GRADREG_BACKEND_CPU), device(GRADREG_BACKEND_CUDA);
     Stepper cpu(host, v), cuda(device, v);
-    require(cpu.created == cuda.created,
-            v.name + ": create gives " + gradreg_status_name(cuda.created) + " (" +
-                cuda.sentence + "), on the CPU " + gradreg_status_name(cpu.created));
-    if (cpu.created != GRADREG_OK) {
-        refused_cases++;
+    if (!both_accept(v.name + ": create", cpu.created, cpu.sentence, cuda.created))
         return;
-    }
     for (Stepper *one : { &cpu, &cuda })
         one->fill(v.seed);
     for (unsigned step = 0; step < 3; step++) {
@@ -158,11 +153,8 @@ void run_long(unsigned number)
     v.name = "long " + std::to_string(number);
     const Side host(GRADREG_BACKEND_CPU), device(GRADREG_BACKEND_CUDA);
     Stepper cpu(host, v), cuda(device, v);
-    require(cpu.created == cuda.created, v.name + ": create differs");
-    if (cpu.created != GRADREG_OK) {
-        refused_cases++;
+    if (!both_accept(v.name + ": create", cpu.created, cpu.sentence, cuda.created))
         return;
-    }
     for (Stepper *one : { &cpu, &cuda })
         one->fill(v.seed);
     for (unsigned step = 0; step < 2; step++)

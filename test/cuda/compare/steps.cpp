@@ -1,3 +1,4 @@
+/* steps.cpp - see steps.h. */
 #include "steps.h"
 
 #include <cmath>

@@ -29,7 +29,6 @@ extern "C" {
 
 void emulated_cuda_set_schedule(uint64_t schedule);
 void emulated_cuda_set_devices(int count);
-void emulated_cuda_set_multiprocessors(int count);
 void emulated_cuda_set_pageable(int on);
 void emulated_cuda_set_clusters(int most);
 /* What cudaDriverGetVersion() says: 13000 is CUDA 13.0, 0 no driver. */
@@ -65,8 +64,6 @@ const char *emulated_cuda_fault(void);
 uint64_t emulated_cuda_launches(void);
 uint64_t emulated_cuda_allocations(void);
 uint64_t emulated_cuda_host_waits(void);
-uint64_t emulated_cuda_copies(void);
-uint64_t emulated_cuda_device_synchronizations(void);
 /* What is not freed: allocations of any kind, streams, events, graphs. */
 size_t emulated_cuda_live(void);
 /* Launches compared with PTX, and different kernels and shapes among them. */

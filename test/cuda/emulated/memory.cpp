@@ -1,3 +1,4 @@
+/* memory.cpp - see memory.h. */
 #include "memory.h"
 
 #include <csignal>
@@ -183,39 +184,18 @@ void *allocate(size_t bytes, cudaMemoryType type, int device)
     one.bytes = bytes;
     one.type = type;
     one.device = device;
-    one.registered = false;
     return begin;
-}
-
-void register_pages(void *begin, size_t bytes, int device)
-{
-    Allocation &one = known[reinterpret_cast<uintptr_t>(begin)];
-    one.begin = static_cast<unsigned char *>(begin);
-    one.bytes = bytes;
-    one.type = cudaMemoryTypeHost;
-    one.device = device;
-    one.registered = true;
 }
 
 bool release(void *pointer, bool host)
 {
     const auto found = known.find(reinterpret_cast<uintptr_t>(pointer));
-    if (found == known.end() || found->second.registered ||
-        (found->second.type == cudaMemoryTypeHost) != host)
+    if (found == known.end() || (found->second.type == cudaMemoryTypeHost) != host)
         return false;
     const Allocation one = found->second;
     known.erase(found);
     races::released(one.begin);
     give_back(one);
-    return true;
-}
-
-bool unregister_pages(void *pointer)
-{
-    const auto found = known.find(reinterpret_cast<uintptr_t>(pointer));
-    if (found == known.end() || !found->second.registered)
-        return false;
-    known.erase(found);
     return true;
 }
 
@@ -245,11 +225,6 @@ void check_canaries()
     for (const auto &entry : known)
         if (entry.second.type == cudaMemoryTypeDevice)
             check_canary(entry.second);
-}
-
-size_t bytes_in_use(int device)
-{
-    return arenas[device].live_bytes;
 }
 
 Window::Window(int device) : device_(device)

@@ -17,15 +17,12 @@ struct Allocation {
     size_t bytes = 0;
     cudaMemoryType type = cudaMemoryTypeDevice;
     int device = 0;
-    bool registered = false; /* the caller's own pages */
 };
 
 /* NULL: no memory. Unwritten patterns throughout. */
 void *allocate(size_t bytes, cudaMemoryType type, int device);
-void register_pages(void *begin, size_t bytes, int device);
 /* False: nothing of this type begins there. */
 bool release(void *pointer, bool host);
-bool unregister_pages(void *pointer);
 /* The allocation that holds this address, or NULL. */
 const Allocation *find(const void *address);
 /* Whether the bytes lie within one allocation of any kind. */
@@ -33,7 +30,6 @@ bool is_known(const void *address, size_t bytes);
 const std::map<uintptr_t, Allocation> &allocations();
 /* Bytes before and after every device allocation are as they were. */
 void check_canaries();
-size_t bytes_in_use(int device);
 
 /* While one lives, this device's memory can be reached. They nest. */
 class Window

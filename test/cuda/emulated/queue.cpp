@@ -5,11 +5,6 @@
 
 using namespace emulated;
 
-#define CALL(late)                   \
-    Call call(__func__, late);       \
-    if (call.early() != cudaSuccess) \
-    return call.early()
-
 namespace
 {
 
@@ -41,11 +36,6 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
     CALL(false);
     *stream = new_stream((flags & cudaStreamNonBlocking) == 0);
     return call.end(cudaSuccess);
-}
-
-cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int)
-{
-    return cudaStreamCreateWithFlags(stream, flags);
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
@@ -99,15 +89,6 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     if (error == cudaSuccess && !on->queue.empty())
         on->queue.back().after.push_back(point);
     return call.end(error);
-}
-
-cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void *user)
-{
-    CALL(false);
-    const std::shared_ptr<Stream> on = stream_of(stream);
-    if (on == nullptr)
-        return call.end(cudaErrorInvalidResourceHandle);
-    return call.end(add(on, [=] { function(user); }));
 }
 
 /* ---- events --------------------------------------------------------------------------- */
@@ -221,12 +202,6 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
     *graph = new emulated_graph{ capture->operations };
     counts.live_handles++;
     return call.end(cudaSuccess);
-}
-
-cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus *status)
-{
-    return cudaStreamGetCaptureInfo(stream, status, nullptr, nullptr, nullptr, nullptr,
-                                    nullptr);
 }
 
 cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, cudaStreamCaptureStatus *status,

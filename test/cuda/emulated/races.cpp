@@ -1,3 +1,6 @@
+/* races.cpp - see races.h.
+ *
+ * For every byte: who wrote it last and who has read it since; for every thread: what it knows of others. */
 #include "races.h"
 
 #include <algorithm>

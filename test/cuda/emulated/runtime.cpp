@@ -67,7 +67,6 @@ cudaError_t copy(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
         !place_of(to, bytes, &target) || !place_of(from, bytes, &source) ||
         !kind_fits(target, source, kind))
         return cudaErrorInvalidValue;
-    counts.copies++;
     if (stream->capture != nullptr &&
         (target == Place::PAGEABLE || source == Place::PAGEABLE)) {
         stream->capture->invalid = true;
@@ -135,10 +134,6 @@ void run_user_of(const void *pointer)
 
 } // namespace
 
-#define CALL(...)                     \
-    Call call(__func__, __VA_ARGS__); \
-    if (call.early() != cudaSuccess)  \
-    return call.early()
 #define NO_CAPTURE()                                    \
     do {                                                \
         const cudaError_t error_ = refuse_in_capture(); \
@@ -239,20 +234,13 @@ cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int dev
     if (!is_device(device))
         return call.end(cudaErrorInvalidDevice);
     switch (attribute) {
-    case cudaDevAttrMaxThreadsPerBlock: *value = 1024; break;
-    case cudaDevAttrMaxSharedMemoryPerBlock: *value = 48 * 1024; break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
         *value = static_cast<int>(settings().shared_bytes);
         break;
     case cudaDevAttrClusterLaunch: *value = settings().cluster_most > 0; break;
-    case cudaDevAttrWarpSize: *value = 32; break;
     case cudaDevAttrMultiProcessorCount: *value = settings().multiprocessors; break;
     case cudaDevAttrL2CacheSize: *value = 1 << 20; break;
     case cudaDevAttrComputeCapabilityMajor: *value = 9; break;
-    case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
-    case cudaDevAttrUnifiedAddressing:
-    case cudaDevAttrManagedMemory: *value = 1; break;
-    case cudaDevAttrConcurrentManagedAccess:
     case cudaDevAttrPageableMemoryAccess: *value = settings().pageable; break;
     default: return call.end(cudaErrorInvalidValue);
     }
@@ -276,19 +264,11 @@ cudaError_t cudaDriverGetVersion(int *version)
     return call.end(cudaSuccess);
 }
 
-cudaError_t cudaRuntimeGetVersion(int *version)
-{
-    CALL(false);
-    *version = 13000;
-    return call.end(cudaSuccess);
-}
-
 cudaError_t cudaDeviceSynchronize(void)
 {
     CALL(true);
     NO_CAPTURE();
     thread_counts.host_waits++;
-    counts.device_waits++;
     run_device(current_device);
     return call.end(cudaSuccess);
 }
@@ -313,34 +293,11 @@ cudaError_t cudaFree(void *pointer)
     return call.end(release(pointer, false) ? cudaSuccess : cudaErrorInvalidValue);
 }
 
-cudaError_t cudaMallocAsync(void **pointer, size_t bytes, cudaStream_t stream)
-{
-    CALL(false, true);
-    if (stream_of(stream) == nullptr)
-        return call.end(cudaErrorInvalidResourceHandle);
-    return call.end(take(pointer, bytes, cudaMemoryTypeDevice));
-}
-
-cudaError_t cudaFreeAsync(void *pointer, cudaStream_t stream)
-{
-    CALL(true);
-    const std::shared_ptr<Stream> on = stream_of(stream);
-    const Allocation *one = find(pointer);
-    if (on == nullptr || one == nullptr || one->begin != pointer)
-        return call.end(cudaErrorInvalidValue);
-    return call.end(add(on, [pointer] { release(pointer, false); }));
-}
-
 cudaError_t cudaMallocHost(void **pointer, size_t bytes)
 {
     CALL(false, true);
     NO_CAPTURE();
     return call.end(take(pointer, bytes, cudaMemoryTypeHost));
-}
-
-cudaError_t cudaHostAlloc(void **pointer, size_t bytes, unsigned)
-{
-    return cudaMallocHost(pointer, bytes);
 }
 
 cudaError_t cudaFreeHost(void *pointer)
@@ -352,35 +309,11 @@ cudaError_t cudaFreeHost(void *pointer)
                                                                  : cudaErrorInvalidValue);
 }
 
-cudaError_t cudaHostRegister(void *pointer, size_t bytes, unsigned)
-{
-    CALL(false);
-    if (pointer == nullptr || bytes == 0 || find(pointer) != nullptr)
-        return call.end(cudaErrorInvalidValue);
-    register_pages(pointer, bytes, current_device);
-    return call.end(cudaSuccess);
-}
-
-cudaError_t cudaHostUnregister(void *pointer)
-{
-    CALL(true);
-    run_user_of(pointer);
-    return call.end(unregister_pages(pointer) ? cudaSuccess : cudaErrorInvalidValue);
-}
-
 cudaError_t cudaMallocManaged(void **pointer, size_t bytes, unsigned)
 {
     CALL(false, true);
     NO_CAPTURE();
     return call.end(take(pointer, bytes, cudaMemoryTypeManaged));
-}
-
-cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
-{
-    CALL(false);
-    *total_bytes = TOTAL_MEMORY;
-    *free_bytes = TOTAL_MEMORY - bytes_in_use(current_device);
-    return call.end(cudaSuccess);
 }
 
 cudaError_t cudaPointerGetAttributes(cudaPointerAttributes *attributes, const void *pointer)

@@ -1,3 +1,4 @@
+/* state.cpp - see state.h; and the switches and counts of emulated_cuda.h. */
 #include "state.h"
 
 #include <cstdio>
@@ -153,11 +154,6 @@ void emulated_cuda_set_devices(int count)
     settings().devices = count;
 }
 
-void emulated_cuda_set_multiprocessors(int count)
-{
-    settings().multiprocessors = count;
-}
-
 void emulated_cuda_set_pageable(int on)
 {
     settings().pageable = on != 0;
@@ -251,16 +247,6 @@ uint64_t emulated_cuda_allocations(void)
 uint64_t emulated_cuda_host_waits(void)
 {
     return thread_counts.host_waits;
-}
-
-uint64_t emulated_cuda_copies(void)
-{
-    return counts.copies;
-}
-
-uint64_t emulated_cuda_device_synchronizations(void)
-{
-    return counts.device_waits;
 }
 
 size_t emulated_cuda_live(void)

@@ -27,7 +27,7 @@ struct Settings {
 Settings &settings(); /* from the environment at the first call */
 
 struct Counts {
-    uint64_t launches = 0, copies = 0, device_waits = 0;
+    uint64_t launches = 0;
     size_t live_handles = 0; /* streams, events, graphs */
     uint64_t ptx_launches = 0, ptx_instructions = 0;
     std::set<std::string> ptx_kernels, ptx_shapes;
@@ -86,5 +86,11 @@ class Call
 };
 
 } // namespace emulated
+
+/* Opens a function of the runtime: its words are Call's after the name. */
+#define CALL(...)                               \
+    emulated::Call call(__func__, __VA_ARGS__); \
+    if (call.early() != cudaSuccess)            \
+    return call.early()
 
 #endif

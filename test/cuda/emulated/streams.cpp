@@ -1,3 +1,4 @@
+/* streams.cpp - see streams.h. */
 #include "streams.h"
 
 namespace emulated
@@ -100,7 +101,6 @@ std::vector<std::shared_ptr<Stream>> streams_of_device(int device)
     return all;
 }
 
-/* The capture of a stream that the default stream would have to wait for. */
 Capture *captured_before(const Stream &stream)
 {
     for (const auto &entry : handles)

@@ -68,9 +68,9 @@ cudaStream_t new_stream(bool blocking);
 bool forget_stream(cudaStream_t handle);
 std::vector<std::shared_ptr<Stream>> streams_of_device(int device);
 
-/* Queues or records. The error, if the stream's capture does not allow it. */
-/* NULL: none; only for the default stream. */
+/* The capture that the default stream would have to wait for; NULL: none, and for other streams. */
 Capture *captured_before(const Stream &stream);
+/* Queues or records. The error, if the stream's capture does not allow it. */
 cudaError_t add(const std::shared_ptr<Stream> &stream, std::function<void()> run);
 /* Runs until the stream's first `count` operations are done. */
 void run_until(const std::shared_ptr<Stream> &stream, uint64_t count);
