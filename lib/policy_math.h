@@ -5,7 +5,7 @@
  *   which ratio       gr_ratio_of        token or sequence, clamped in the log
  *   which surrogate   gr_surrogate_of    rho and its derivatives
  *   which KL          gr_kl_of           k and its derivative
- *   which weight      (policy.c)         the aggregation's denominators */
+ *   which weight      (policy_row.h)     the aggregation's denominators */
 #ifndef GRADREG_LIB_POLICY_MATH_H
 #define GRADREG_LIB_POLICY_MATH_H
 

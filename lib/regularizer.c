@@ -1,4 +1,4 @@
-/* regularizer.c - a regularizer's birth and end.
+/* regularizer.c - a regularizer's birth and end, and what all of its entries share.
  *
  * In: segments, parameters. Out: a handle that holds all the memory it will ever hold: one block of
  * host memory (handle, table), one for the pieces, one of backend memory:

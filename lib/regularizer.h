@@ -3,7 +3,7 @@
  * In: what create was given. Out: all that lives as long as the handle, and what its files ask of each
  * other:
  *
- *      regularizer.c          create, size, destroy
+ *      regularizer.c          create, size, destroy; the frame of an entry, sums over ranks
  *      regularizer_buffers.c  what a call brings, checked and turned into spans
  *      regularizer_step.c     the step: inject, perturb, mirror, combine, fallback, cancel
  *      regularizer_settings.c strength, epsilon, step counter, observations, suggestions

@@ -1,10 +1,10 @@
 /* step.h - what a step decides, once, for the CPU and for CUDA.
  *
  * In: sums per bin (reduced over ranks), settings, step counter. Out: one row of coefficients per
- * bin, which is all that the element kernels know, and the terms. Everything lies in the memory of
- * the backend and is computed there, so that nothing in a step waits for the host.
+ * bin, which is all that the element kernels know. Everything lies in the memory of the backend
+ * and is computed there, so that nothing in a step waits for the host.
  *
- * The variants of the method are four orthogonal choices, made here and nowhere else:
+ * The variants of the method are four orthogonal choices, made here or in step_second.h:
  *   what w is        gr_weight           u, or u weighted by layer (ON_PENALTY)
  *   how long delta   gr_step_lengths     RAW, NORMALIZED, RELATIVE
  *   what D is        (the kernels' read mode: FORWARD, CENTRAL, KEPT)
