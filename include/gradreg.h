@@ -559,8 +559,8 @@ typedef struct gradreg_adaptive {
     double a_min; /**< >= 0. Default 0 */
     double a_max; /**< >= a_min; 0 (default) = off */
     double power; /**< finite. Default 1 */
-    double ema;   /**< a = 1 before the first signal; weight of the past in [0, 1): ema <- ema * past + (1 - ema) * signal, the
-                       first signal as it is. Default 0.9 */
+    double ema;   /**< weight of the past in [0, 1): ema <- ema * past + (1 - ema) * signal, the first
+                       signal as it is; a = 1 before it. Default 0.9 */
 } gradreg_adaptive;
 
 #define GRADREG_ADAPTIVE_INIT                                                                   \
@@ -808,11 +808,10 @@ GRADREG_API gradreg_status gradreg_terms_init(gradreg_terms *out, size_t struct_
  *  whose k_s is 0 get exactly a. Coefficients are computed in double and rounded once to f32; per
  *  element every operation is rounded once to f32, storage to nearest even, f16 saturates.
  *
- *  Refused combinations: PRODUCT with RELATIVE or TRUNCATED (UNSUPPORTED), PRODUCT ignores clips,
- *  strength, schedule, depth, interval and noise; TRUNCATED with ON_PENALTY, and with clip_second
- *  unless common_clip (UNSUPPORTED); PRODUCT also ignores min_fidelity and penalty; OUT_OF_PLACE with RESTORE_MASTER (UNSUPPORTED); noise STEP
- *  unless weights and compute are f32, or where delta would be 0 (UNSUPPORTED); everything marked
- *  UNSUPPORTED above.
+ *  Refused combinations, all UNSUPPORTED: PRODUCT with RELATIVE or TRUNCATED; TRUNCATED with ON_PENALTY,
+ *  and with clip_second unless common_clip; OUT_OF_PLACE with RESTORE_MASTER; noise STEP unless weights
+ *  and compute are f32, or where delta would be 0; everything marked UNSUPPORTED above. PRODUCT ignores
+ *  clips, strength, schedule, depth, penalty, interval, min_fidelity and noise.
  *
  *  Returns:  OK; INVALID_ARGUMENT (the sentence names both offenders for overlaps); UNSUPPORTED;
  *            OUT_OF_MEMORY. *out is NULL after a failure.
