@@ -6,7 +6,7 @@
  * operation rounds once and host and device agree bit for bit. Only the payload of a NaN
  * that arithmetic made is the processor's own.
  *
- *   storage      bf16 and f16 <-> fp32, round to nearest even
+ *   storage      bf16 and f16 <-> fp32, round to nearest even; fp32 as three bf16
  *   stochastic   a double to fp32, bf16 or f16 with 32 random bits
  *   formulas     macros of operators, for float, double, GNU vectors and CUDA alike
  *   functions    log, exp, pow, and cos and sin of turns in double, with stated bounds */
@@ -84,6 +84,20 @@ GR_FN gr_bf16 gr_f32_to_bf16(float x)
     if ((bits & 0x7fffffffu) > 0x7f800000u)
         return (gr_bf16)(bits >> 16 | 0x40u);
     return (gr_bf16)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+/* x as a sum of three bf16, each the nearest to what those before it leave. No piece of a finite x is
+ * infinite: beyond the largest bf16 the first is that one. What is left is exact in fp32 every time: the
+ * sum is x from 2^-110 on, and 2^-134 off at most below that. What is not finite is the first piece alone,
+ * so that the others add nothing to it. */
+GR_FN void gr_bf16_pieces(gr_bf16 piece[3], float x)
+{
+    for (int k = 0; k < 3; k++) {
+        const uint32_t bits = gr_f32_bits(x), magnitude = bits & 0x7fffffffu;
+        const int beyond = magnitude >= 0x7f7f8000u && magnitude < 0x7f800000u;
+        piece[k] = beyond ? (gr_bf16)((bits >> 16 & 0x8000u) | 0x7f7fu) : gr_f32_to_bf16(x);
+        x = gr_is_non_finite(x) ? 0.0f : x - gr_bf16_to_f32(piece[k]);
+    }
 }
 
 /* Exact. A NaN becomes quiet and keeps sign and payload, as conversion instructions do. */

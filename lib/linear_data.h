@@ -4,7 +4,9 @@
  * In: nothing. Out: the call as plain pointers and numbers, and how a chunk lies in scratch:
  *
  *      logits [chunk x vocabulary] | hidden [chunk x width] | dhidden [chunk x width]
- *                                  | panel [panel x width] | rows [chunk]               all but rows f32 */
+ *                                  | panel [panel x width] | rows [chunk]               all but rows f32
+ *
+ * CUDA widens no bf16 weight: there a panel's memory holds pieces of slopes (cuda/cuda_pieces.h). */
 #ifndef GRADREG_LIB_LINEAR_DATA_H
 #define GRADREG_LIB_LINEAR_DATA_H
 

@@ -186,6 +186,46 @@ START_TEST(narrowing_is_right_on_a_sweep_of_all_floats)
 }
 END_TEST
 
+/* Sums of three bf16 of one float are exact in double. */
+static void check_pieces(uint32_t bits)
+{
+    const float x = gr_bits_f32(bits);
+    gr_bf16 piece[3];
+    double sum = 0.0, size = 0.0;
+    gr_bf16_pieces(piece, x);
+    if (gr_is_non_finite(x)) {
+        ck_assert_msg(piece[0] == gr_f32_to_bf16(x) && piece[1] == 0 && piece[2] == 0,
+                      "%08x: %04x, %04x, %04x", bits, piece[0], piece[1], piece[2]);
+        return;
+    }
+    for (int k = 0; k < 3; k++) {
+        const double one = (double)gr_bf16_to_f32(piece[k]);
+        sum += one;
+        size += fabs(one);
+    }
+    const double slack = fabsf(x) < 0x1p-110f ? 0x1p-134 : 0.0;
+    if (!(fabs(sum - (double)x) <= slack && size <= (1 + 0x1p-6) * fabs((double)x) + slack))
+        ck_abort_msg("%a is %04x, %04x, %04x, which make %a", (double)x, piece[0], piece[1],
+                     piece[2], sum);
+}
+
+START_TEST(three_bf16_pieces_make_the_float_they_came_from)
+{
+    static const uint32_t fractions[] = { 0,        1,        0x7f,     0x80,     0x7fff,
+                                          0x8000,   0x8001,   0xffff,   0x10000,  0x17fff,
+                                          0x18000,  0x7eff80, 0x7f0000, 0x7f7f7f, 0x7f7fff,
+                                          0x7f8000, 0x7f8080, 0x7fffff };
+    uint64_t state = 2;
+    for (uint32_t exponent = 0; exponent < 512; exponent++) /* and the sign */
+        for (size_t i = 0; i < sizeof(fractions) / sizeof(*fractions); i++)
+            check_pieces(exponent << 23 | fractions[i]);
+    for (uint64_t bits = 0; bits < UINT64_C(1) << 32; bits += 3001)
+        check_pieces((uint32_t)bits);
+    for (int i = 0; i < 1000000; i++)
+        check_pieces((uint32_t)next_word(&state));
+}
+END_TEST
+
 START_TEST(known_conversions)
 {
     ck_assert_uint_eq(gr_f32_to_f16_saturating(65504.0f), 0x7bff);
@@ -409,6 +449,7 @@ int main(void)
     tcase_add_test(core, widening_and_narrowing_returns_every_pattern);
     tcase_add_test(core, narrowing_is_right_at_every_value_and_midpoint);
     tcase_add_test(core, narrowing_is_right_on_a_sweep_of_all_floats);
+    tcase_add_test(core, three_bf16_pieces_make_the_float_they_came_from);
     tcase_add_test(core, known_conversions);
     tcase_add_loop_test(core, the_upper_neighbour_is_taken_exactly_as_often_as_stated, 0,
                         TARGETS);

@@ -3,7 +3,9 @@
  * In: matrices of every type, with strides, padding, and chunks of any size. Out: results within what
  * rounded products imply, e = (width + 2) u sum |h_k w_k| for a logit; padding never read; no more memory
  * than promised. A build without BLAS has one test: what it says. */
+#include <float.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -327,6 +329,224 @@ START_TEST(one_gradient_alone_has_the_bits_it_has_with_the_other)
 }
 END_TEST
 
+/* ---- known slopes ----------------------------------------------------------------- */
+
+/* G as gradreg_logprobs_backward() makes it of these logits. */
+static float *slopes_of(const matrices *m, gradreg_context *context, const float *logits)
+{
+    gradreg_logits_params p = GRADREG_LOGITS_PARAMS_INIT;
+    float *slopes = guarded_new(m->params.rows * m->params.vocabulary * 4, 0);
+    p.rows = m->params.rows;
+    p.vocabulary = m->params.vocabulary;
+    assert_ok(gradreg_logprobs_backward(context, slopes, logits, m->targets, m->log_sum_exp,
+                                        m->entropy, m->dlogp, m->dentropy, &p));
+    return slopes;
+}
+
+static double unit_matrix(size_t r, size_t k)
+{
+    return r == k ? 1.0 : 0.0;
+}
+
+/* Every magnitude that a slope can have: the second row's target is improbable, so that its slope is
+ * the largest f32. */
+static void set_slopes_of_any_size(matrices *m, void *others, size_t improbable)
+{
+    static const float sizes[] = { 1.5f, FLT_MAX, -3e38f, 1e-25f, -0x1p-90f, 0.3f, 7e15f };
+    for (size_t r = 0; r < m->params.rows; r++) {
+        m->dlogp[r] = sizes[r % 7];
+        m->dentropy[r] = 0.0f;
+    }
+    typed_set(others, m->params.type, improbable, -30.0);
+}
+
+static void assert_slope(float got, float want, const char *what, size_t r, size_t j)
+{
+    if (!(got == want))
+        ck_abort_msg("%s: the slope of row %zu, logit %zu arrives as %a, %a was sent", what, r,
+                     j, (double)got, (double)want);
+}
+
+/* A unit matrix gives back what it is multiplied with: no bit of a slope may be missing in either
+ * gradient. */
+START_TEST(slopes_arrive_in_both_gradients_with_all_their_bits)
+{
+    enum { ROWS = 7, MANY = 70 };
+    gradreg_context *context = logits_context(2, NULL);
+    for (int i = 0; i < 2 * LAST_TYPE; i++) {
+        const gradreg_type type = all_types[i / 2];
+        const bool for_weight = i % 2 == 1;
+        uint64_t state = test_seed() ^ (uint64_t)(81 + i);
+        matrices m =
+            new_matrices(ROWS, for_weight ? ROWS : MANY, MANY, type, i % 3 == 0, &state);
+        float *logits = guarded_new(ROWS * MANY * 4, 0);
+        m.params.gradient_type = GRADREG_TYPE_F32;
+        void *const unit = for_weight ? m.hidden : m.weight;
+        const size_t stride = for_weight ? m.hidden_stride : m.weight_stride;
+        for (size_t r = 0; r < (for_weight ? ROWS : MANY); r++)
+            for (size_t k = 0; k < m.params.width; k++)
+                typed_set(unit, type, r * stride + k, unit_matrix(r, k));
+        m.targets[1] = 3;
+        set_slopes_of_any_size(&m, for_weight ? m.weight : m.hidden,
+                               for_weight ? 3 * m.weight_stride + 1 : m.hidden_stride + 3);
+        for (size_t r = 0; r < ROWS; r++)
+            for (size_t j = 0; j < MANY; j++)
+                logits[r * MANY + j] =
+                    (float)(for_weight ? weight_at(&m, j, r) : hidden_at(&m, r, j));
+        run(&m, context);
+        float *const slopes = slopes_of(&m, context, logits);
+        ck_assert(slopes[MANY + 3] == FLT_MAX);
+        for (size_t r = 0; r < ROWS; r++)
+            for (size_t j = 0; j < MANY; j++)
+                assert_slope(for_weight ? m.dweight[j * ROWS + r]
+                                        : ((float *)m.dhidden)[r * m.hidden_stride + j],
+                             slopes[r * MANY + j], for_weight ? "dweight" : "dhidden", r, j);
+        guarded_free(slopes), guarded_free(logits);
+        free_matrices(&m);
+    }
+    assert_ok(gradreg_context_destroy(context));
+}
+END_TEST
+
+/* Multiples of a 16th: logits are the same in any order of sums, and so are slopes. */
+static void make_logits_exact(matrices *m, float *logits)
+{
+    const gradreg_type type = m->params.type;
+    for (size_t r = 0; r < m->params.rows; r++)
+        for (size_t k = 0; k < m->params.width; k++)
+            typed_set(m->hidden, type, r * m->hidden_stride + k,
+                      round(16 * hidden_at(m, r, k)) / 16);
+    for (size_t j = 0; j < m->params.vocabulary; j++)
+        for (size_t k = 0; k < m->params.width; k++)
+            typed_set(m->weight, type, j * m->weight_stride + k,
+                      round(16 * weight_at(m, j, k)) / 16);
+    for (size_t r = 0; r < m->params.rows; r++)
+        for (size_t j = 0; j < m->params.vocabulary; j++) {
+            double sum = 0.0;
+            for (size_t k = 0; k < m->params.width; k++)
+                sum += hidden_at(m, r, k) * weight_at(m, j, k);
+            logits[r * m->params.vocabulary + j] = (float)sum;
+        }
+}
+
+/* The error over U sum |factors|. */
+static double in_units(double got, double want, double size)
+{
+    return size == 0.0 ? (got == want ? 0.0 : HUGE_VAL) : fabs(got - want) / (U * size);
+}
+
+static double worst_of_dhidden(const matrices *m, const float *slopes)
+{
+    double worst = 0.0;
+    for (size_t r = 0; r < m->params.rows; r++)
+        for (size_t k = 0; k < m->params.width; k++) {
+            double want = 0.0, size = 0.0;
+            for (size_t j = 0; j < m->params.vocabulary; j++) {
+                const double one =
+                    (double)slopes[r * m->params.vocabulary + j] * weight_at(m, j, k);
+                want += one, size += fabs(one);
+            }
+            const double got =
+                typed_get(m->dhidden, GRADREG_TYPE_F32, r * m->hidden_stride + k);
+            worst = fmax(worst, in_units(got, want, size));
+        }
+    return worst;
+}
+
+static double worst_of_dweight(const matrices *m, const float *slopes)
+{
+    double worst = 0.0;
+    for (size_t j = 0; j < m->params.vocabulary; j++)
+        for (size_t k = 0; k < m->params.width; k++) {
+            double want = 0.0, size = 0.0;
+            for (size_t r = 0; r < m->params.rows; r++) {
+                const double one =
+                    (double)slopes[r * m->params.vocabulary + j] * hidden_at(m, r, k);
+                want += one, size += fabs(one);
+            }
+            worst =
+                fmax(worst, in_units((double)m->dweight[j * m->params.width + k], want, size));
+        }
+    return worst;
+}
+
+/* What multiplying adds, without what slopes come with: docs/cuda.md has the bound of bf16 there, which
+ * is that of f32 products and a little more. */
+START_TEST(products_with_slopes_round_no_more_than_sums_of_f32_do)
+{
+    static const size_t sizes[][3] = {
+        { 1, 16, 2 }, { 1, 24, 300 }, { 5, 16, 40 }, { 40, 33, 300 }, { 40, 1, 129 }
+    };
+    gradreg_context *context = logits_context(2, NULL);
+    for (int t = 0; t < LAST_TYPE; t++) {
+        double worst[2] = { 0.0, 0.0 };
+        for (size_t s = 0; s < sizeof(sizes) / sizeof(*sizes); s++) {
+            const size_t rows = sizes[s][0], width = sizes[s][1], vocabulary = sizes[s][2];
+            uint64_t state = test_seed() ^ (uint64_t)(90 + s);
+            matrices m = new_matrices(rows, width, vocabulary, all_types[t], s % 2, &state);
+            float *logits = guarded_new(rows * vocabulary * 4, 0);
+            m.params.gradient_type = GRADREG_TYPE_F32;
+            m.params.chunk_rows = s == 3 ? 17 : 0;
+            make_logits_exact(&m, logits);
+            run(&m, context);
+            float *const slopes = slopes_of(&m, context, logits);
+            const double panels = (double)((vocabulary + 63) / 64);
+            const double hidden = worst_of_dhidden(&m, slopes),
+                         weight = worst_of_dweight(&m, slopes);
+            ck_assert_msg(hidden <= (1 + 0x1p-6) * ((double)vocabulary + 3 * panels),
+                          "%s, %zu rows: dhidden is %.3g units off", type_name(all_types[t]),
+                          rows, hidden);
+            ck_assert_msg(weight <= (1 + 0x1p-6) * 3 * (double)rows,
+                          "%s, %zu rows: dweight is %.3g units off", type_name(all_types[t]),
+                          rows, weight);
+            worst[0] = fmax(worst[0], hidden), worst[1] = fmax(worst[1], weight);
+            guarded_free(slopes), guarded_free(logits);
+            free_matrices(&m);
+        }
+        printf("linear: %s, errors of products in units of 2^-24 sum |factors|: dhidden %.2f, "
+               "dweight %.2f\n",
+               type_name(all_types[t]), worst[0], worst[1]);
+    }
+    assert_ok(gradreg_context_destroy(context));
+}
+END_TEST
+
+/* Two logits that are far apart: the slopes are infinite, and of both signs. */
+START_TEST(an_infinite_slope_makes_infinities_and_nothing_else_of_them)
+{
+    static const float weight[2][2] = { { -20, 1 }, { 20, 1 } };
+    gradreg_context *context = logits_context(1, NULL);
+    for (int t = 0; t < LAST_TYPE; t++) {
+        uint64_t state = test_seed() ^ 96;
+        matrices m = new_matrices(2, 2, 2, all_types[t], 0, &state);
+        float *const dhidden = m.dhidden;
+        m.params.gradient_type = GRADREG_TYPE_F32;
+        for (size_t i = 0; i < 4; i++) {
+            typed_set(m.weight, all_types[t], i, (double)weight[i / 2][i % 2]);
+            typed_set(m.hidden, all_types[t], i, i % 2 == 0 ? 1.0 : -0.5);
+        }
+        m.targets[0] = m.targets[1] = 0;
+        m.dlogp[0] = INFINITY;
+        m.dlogp[1] = 0.25f;
+        m.dentropy[0] = m.dentropy[1] = 0.0f;
+        run(&m, context);
+        /* G = inf, -inf: in the first row alone, and dweight has that row in all of its elements */
+        ck_assert(dhidden[0] == -INFINITY && isnan(dhidden[1]));
+        ck_assert(isfinite(dhidden[2]) && isfinite(dhidden[3]));
+        ck_assert(m.dweight[0] == INFINITY && m.dweight[1] == -INFINITY);
+        ck_assert(m.dweight[2] == -INFINITY && m.dweight[3] == INFINITY);
+        m.dlogp[0] = NAN;
+        run(&m, context);
+        ck_assert(isnan(dhidden[0]) && isnan(dhidden[1]));
+        ck_assert(isfinite(dhidden[2]) && isfinite(dhidden[3]));
+        for (int i = 0; i < 4; i++)
+            ck_assert(isnan(m.dweight[i]));
+        free_matrices(&m);
+    }
+    assert_ok(gradreg_context_destroy(context));
+}
+END_TEST
+
 /* One chunk, and what conversion needs. */
 START_TEST(memory_is_one_chunk_and_nothing_after_it_is_reserved)
 {
@@ -371,6 +591,9 @@ int main(void)
     tcase_add_test(tc, the_weight_gradient_is_added_or_overwritten_as_asked);
     tcase_add_test(tc, padding_and_rows_that_nothing_asks_of_are_never_read);
     tcase_add_test(tc, one_gradient_alone_has_the_bits_it_has_with_the_other);
+    tcase_add_test(tc, slopes_arrive_in_both_gradients_with_all_their_bits);
+    tcase_add_test(tc, products_with_slopes_round_no_more_than_sums_of_f32_do);
+    tcase_add_test(tc, an_infinite_slope_makes_infinities_and_nothing_else_of_them);
     tcase_add_test(tc, memory_is_one_chunk_and_nothing_after_it_is_reserved);
 #else
     tcase_add_test(tc, a_build_without_blas_says_how_to_get_it);

@@ -5,6 +5,7 @@
 #include "cuda_context.h"
 #include "cuda_linear.h"
 #include "cuda_logprobs.h"
+#include "cuda_pieces.h"
 #include "cuda_policy.h"
 #include "cuda_policy_logits.h"
 #include "cuda_probe.h"
@@ -121,7 +122,8 @@ gradreg_status gradreg_cuda_load_kernels(void)
         gradreg_cuda_load_write,      gradreg_cuda_load_squares,  gradreg_cuda_load_perturb,
         gradreg_cuda_load_move,       gradreg_cuda_load_combine,  gradreg_cuda_load_decide,
         gradreg_cuda_load_policy,     gradreg_cuda_load_probe,    gradreg_cuda_load_monitors,
-        gradreg_cuda_load_advantages, gradreg_cuda_load_logprobs, gradreg_cuda_load_linear
+        gradreg_cuda_load_advantages, gradreg_cuda_load_logprobs, gradreg_cuda_load_linear,
+        gradreg_cuda_load_pieces
     };
     for (gradreg_status (*load)(void) : loaders)
         GR_TRY(load());

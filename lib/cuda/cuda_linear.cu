@@ -8,12 +8,29 @@
  *      hidden rows ─► H [m x width] ─► logits = H Wt ─► rows as in cuda_logprobs.cu
  *                                      slopes G      ─► dhidden = G W,  dweight += Gt H
  *
- * Logits are products of the inputs' own type, exact in f32. G is f32, so the other two products are of
- * f32: hidden states are widened, the weight a panel of rows at a time. */
+ * Logits are products of the inputs' own type, exact in f32. G is f32. For f32 and f16 the other two products
+ * are of f32: hidden states are widened, the weight a panel of rows at a time. For bf16 G is split instead, a
+ * few columns at a time (cuda_pieces.h), and all products are of bf16, for tensor cores:
+ *
+ *      G = G3 + G2 + G1      dhidden += G3 W, += G2 W, += G1 W      dweight += [G3 G2 G1]t [H H H]
+ *
+ * What that loses: the pieces' sum is G, exactly (gr_bf16_pieces), products of bf16 are exact in f32, and the
+ * magnitudes of a slope's pieces are 1 + 2^-6 times its own together at most. So only sums round. With u the
+ * error of an f32 addition (2^-24; 2^-23 where it cuts off), V columns in P panels and m rows, to first order,
+ *
+ *      |error of dhidden| <= (V + 3 P) u' |G| |W|      |error of dweight| <= 3 m u' |G|t |H|
+ *
+ * with u' = (1 + 2^-6) u, where products of f32 have (V + P) u and m u. A slope's first piece, which is nearly
+ * all of it, is added last, after what is 2^-8 of it and less: so most of dweight's sums round no more often than
+ * m times either, as long as cuBLAS adds in the order of memory.
+ *
+ * dhidden is small and W large: three products, whose sum is read and written each time. dweight is large and H
+ * small: one product, so that dweight is read and written once, and H is there three times. */
 #include "cuda_linear.h"
 
 #include "cuda_blas.h"
 #include "cuda_logprobs.h"
+#include "cuda_pieces.h"
 #include "cuda_rows.cuh"
 
 /* ---- rows of matrices ------------------------------------------------------------ */
@@ -86,7 +103,7 @@ static gradreg_status launch_rows(const gr_cuda_context *c, const gr_rows_copy *
     return GRADREG_OK;
 }
 
-/* One of the types is f32, or both are one. */
+/* Both types are one, or one is f32: bf16 is never widened. */
 static gradreg_status copy_rows(const gr_cuda_context *c, const gr_rows_copy *copy,
                                 gradreg_type from, gradreg_type to)
 {
@@ -96,7 +113,7 @@ static gradreg_status copy_rows(const gr_cuda_context *c, const gr_rows_copy *co
                : to == F16 ? launch_rows<F32, F16>(c, copy)
                            : launch_rows<F32, F32>(c, copy);
     if (from == BF16)
-        return to == BF16 ? launch_rows<BF16, BF16>(c, copy) : launch_rows<BF16, F32>(c, copy);
+        return launch_rows<BF16, BF16>(c, copy);
     return to == F16 ? launch_rows<F16, F16>(c, copy) : launch_rows<F16, F32>(c, copy);
 }
 
@@ -154,12 +171,12 @@ static gr_rows_copy rows_of(const gr_chunk *chunk)
     return copy;
 }
 
-static gradreg_status take_hidden(const gr_cuda_context *c, const gr_chunk *chunk, float *to,
+static gradreg_status take_hidden(const gr_cuda_context *c, const gr_chunk *chunk, void *to,
                                   gradreg_type type)
 {
     const gr_linear_task *t = chunk->task;
     gr_rows_copy copy = rows_of(chunk);
-    copy.to = reinterpret_cast<char *>(to);
+    copy.to = static_cast<char *>(to);
     copy.from = static_cast<const char *>(t->hidden) +
                 chunk->first * t->hidden_stride * gr_type_bytes(t->type);
     copy.from_stride = t->hidden_stride;
@@ -232,6 +249,18 @@ static gradreg_status next_panel(const gr_cuda_context *c, const gr_chunk *chunk
     return copy_rows(c, &copy, t->type, GRADREG_TYPE_F32);
 }
 
+/* dhidden's rows, in the caller's type; zeros for rows that take no part. */
+static gradreg_status give_dhidden(const gr_cuda_context *c, const gr_chunk *chunk)
+{
+    const gr_linear_task *t = chunk->task;
+    gr_rows_copy copy = rows_of(chunk);
+    copy.to = static_cast<char *>(t->dhidden) +
+              chunk->first * t->hidden_stride * gr_type_bytes(t->gradient_type);
+    copy.to_stride = t->hidden_stride;
+    copy.from = reinterpret_cast<const char *>(chunk->dhidden);
+    return copy_rows(c, &copy, GRADREG_TYPE_F32, t->gradient_type);
+}
+
 static gradreg_status make_dhidden(const gr_cuda_context *c, const gr_chunk *chunk)
 {
     const gr_linear_task *t = chunk->task;
@@ -251,12 +280,7 @@ static gradreg_status make_dhidden(const gr_cuda_context *c, const gr_chunk *chu
                                      t->width };
         GR_TRY(gradreg_cuda_multiply(c, &product));
     }
-    gr_rows_copy copy = rows_of(chunk);
-    copy.to = static_cast<char *>(t->dhidden) +
-              chunk->first * t->hidden_stride * gr_type_bytes(t->gradient_type);
-    copy.to_stride = t->hidden_stride;
-    copy.from = reinterpret_cast<const char *>(chunk->dhidden);
-    return copy_rows(c, &copy, GRADREG_TYPE_F32, t->gradient_type);
+    return give_dhidden(c, chunk);
 }
 
 static gradreg_status add_dweight(const gr_cuda_context *c, const gr_chunk *chunk)
@@ -276,6 +300,155 @@ static gradreg_status add_dweight(const gr_cuda_context *c, const gr_chunk *chun
     return gradreg_cuda_multiply(c, &product);
 }
 
+/* ---- backward, bf16 -------------------------------------------------------------- */
+
+/* How the slopes of a chunk are cut, so that the pieces of one part fit the panel's memory. */
+typedef struct gr_cut {
+    uint64_t rows, columns;
+} gr_cut;
+
+/* Rows of a part, about. A part of r rows and c columns reads and writes dhidden 3 times for each c columns of
+ * a chunk, W 3 times and dweight once for each r rows: memory moves least where c is about 2 r, and with 2^22
+ * elements of a panel there is room for that. */
+enum { CUT_ROWS = 1024 };
+/* Rows or columns of a part at most: cuBLAS counts in int. */
+enum { CUT_MOST = 1 << 24 };
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Columns in multiples of 64, or of 8 where that is all of them, so that a row of pieces begins at a multiple
+ * of 16 bytes, as tensor cores like it. Behind the panel there are the bytes of chunk_rows, which nothing uses
+ * here: room is never less than 2. */
+static gr_cut cut_of(const gr_chunk *chunk)
+{
+    const gr_linear_task *t = chunk->task;
+    const uint64_t bytes = t->panel * t->width * sizeof(float) + t->chunk * sizeof(size_t);
+    const uint64_t room = bytes / (GR_BF16_PIECES * gr_type_bytes(t->type));
+    const uint64_t parts = (chunk->count + CUT_ROWS - 1) / CUT_ROWS;
+    const uint64_t even = (chunk->count + parts - 1) / parts;
+    const uint64_t fitting = room / even / 64 * 64, tiny = least(room / 8 * 8, 64);
+    gr_cut cut = { 0, fitting > 0 ? fitting : tiny > 0 ? tiny : 1 };
+    cut.columns = least(least(cut.columns, (t->vocabulary + 7) / 8 * 8), CUT_MOST);
+    cut.rows = least(least(chunk->count, room / cut.columns), CUT_MOST);
+    return cut;
+}
+
+/* The slopes of columns [first, first + columns) as pieces, where the panel is for other types. Gives the
+ * first of the three matrices. */
+static gradreg_status split_slopes(const gr_cuda_context *c, const gr_chunk *part,
+                                   const gr_cut *cut, uint64_t first, uint64_t columns,
+                                   gr_matrix *pieces)
+{
+    const gr_linear_task *t = part->task;
+    const gr_pieces split = { reinterpret_cast<char *>(part->panel),
+                              part->logits + first,
+                              cut->columns,
+                              t->vocabulary,
+                              part->count,
+                              columns };
+    const gr_matrix smallest = { part->panel, t->type, cut->columns };
+    *pieces = smallest;
+    return gradreg_cuda_split(c, &split);
+}
+
+/* So many rows further. */
+static gr_matrix rows_after(const gr_matrix *m, uint64_t rows)
+{
+    gr_matrix after = *m;
+    after.at = static_cast<const char *>(m->at) + rows * m->stride * gr_type_bytes(m->type);
+    return after;
+}
+
+static gradreg_status make_dhidden_by_pieces(const gr_cuda_context *c, const gr_chunk *part,
+                                             const gr_cut *cut)
+{
+    const gr_linear_task *t = part->task;
+    const gr_matrix weight = { t->weight, t->type, t->weight_stride };
+    for (uint64_t first = 0; first < t->vocabulary; first += cut->columns) {
+        const uint64_t columns = least(cut->columns, t->vocabulary - first);
+        gr_matrix pieces;
+        GR_TRY(split_slopes(c, part, cut, first, columns, &pieces));
+        for (uint64_t k = 0; k < GR_BF16_PIECES; k++) {
+            const gr_product product = { part->count,
+                                         t->width,
+                                         columns,
+                                         rows_after(&pieces, k * part->count),
+                                         rows_after(&weight, first),
+                                         0,
+                                         0,
+                                         first > 0 || k > 0,
+                                         part->dhidden,
+                                         t->width };
+            GR_TRY(gradreg_cuda_multiply(c, &product));
+        }
+    }
+    return give_dhidden(c, part);
+}
+
+/* Three copies of the hidden states, one for each piece: 6 bytes an element, in the 8 of `hidden` and
+ * `dhidden`, whose numbers have been given away. */
+static gradreg_status take_hidden_for_pieces(const gr_cuda_context *c, const gr_chunk *part,
+                                             gr_matrix *hidden)
+{
+    const gr_linear_task *t = part->task;
+    char *to = reinterpret_cast<char *>(part->hidden);
+    hidden->at = to;
+    hidden->type = t->type;
+    hidden->stride = t->width;
+    for (int k = 0; k < GR_BF16_PIECES; k++) {
+        GR_TRY(take_hidden(c, part, to, t->type));
+        to += part->count * t->width * gr_type_bytes(t->type);
+    }
+    return GRADREG_OK;
+}
+
+static gradreg_status add_dweight_by_pieces(const gr_cuda_context *c, const gr_chunk *part,
+                                            const gr_cut *cut)
+{
+    const gr_linear_task *t = part->task;
+    gr_matrix hidden, pieces;
+    GR_TRY(take_hidden_for_pieces(c, part, &hidden));
+    for (uint64_t first = 0; first < t->vocabulary; first += cut->columns) {
+        const uint64_t columns = least(cut->columns, t->vocabulary - first);
+        GR_TRY(split_slopes(c, part, cut, first, columns, &pieces));
+        const gr_product product = { columns,
+                                     t->width,
+                                     GR_BF16_PIECES * part->count,
+                                     pieces,
+                                     hidden,
+                                     1,
+                                     0,
+                                     t->add_weight_gradient || part->first > 0,
+                                     t->dweight + first * t->width,
+                                     t->width };
+        GR_TRY(gradreg_cuda_multiply(c, &product));
+    }
+    return GRADREG_OK;
+}
+
+/* Both gradients of a chunk whose slopes are made, a part of its rows at a time. */
+static gradreg_status finish_by_pieces(const gr_cuda_context *c, const gr_chunk *chunk)
+{
+    const gr_linear_task *t = chunk->task;
+    const gr_cut cut = cut_of(chunk);
+    for (uint64_t begin = 0; begin < chunk->count; begin += cut.rows) {
+        gr_chunk part = *chunk;
+        part.first += begin;
+        part.count = least(cut.rows, chunk->count - begin);
+        part.logits += begin * t->vocabulary;
+        if (t->dhidden != NULL)
+            GR_TRY(make_dhidden_by_pieces(c, &part, &cut));
+        if (t->dweight != NULL)
+            GR_TRY(add_dweight_by_pieces(c, &part, &cut));
+    }
+    return GRADREG_OK;
+}
+
+/* ---- backward, a chunk ----------------------------------------------------------- */
+
 static gradreg_status backward_chunk(const gr_cuda_context *c, const gr_chunk *chunk)
 {
     const gr_linear_task *t = chunk->task;
@@ -289,6 +462,8 @@ static gradreg_status backward_chunk(const gr_cuda_context *c, const gr_chunk *c
                                           part_of(t->dentropy, chunk) };
     GR_TRY(make_logits(c, chunk, chunk->hidden));
     GR_TRY(gradreg_cuda_logprobs_run_backward(c, &rows));
+    if (t->type == GRADREG_TYPE_BF16)
+        return finish_by_pieces(c, chunk);
     if (t->dhidden != NULL)
         GR_TRY(make_dhidden(c, chunk));
     return t->dweight != NULL ? add_dweight(c, chunk) : GRADREG_OK;
@@ -330,7 +505,6 @@ gradreg_status gradreg_cuda_load_linear(void)
                         gradreg_cuda_k_linear_rows<GRADREG_TYPE_F32, GRADREG_TYPE_BF16>,
                         gradreg_cuda_k_linear_rows<GRADREG_TYPE_F32, GRADREG_TYPE_F16>,
                         gradreg_cuda_k_linear_rows<GRADREG_TYPE_BF16, GRADREG_TYPE_BF16>,
-                        gradreg_cuda_k_linear_rows<GRADREG_TYPE_BF16, GRADREG_TYPE_F32>,
                         gradreg_cuda_k_linear_rows<GRADREG_TYPE_F16, GRADREG_TYPE_F16>,
                         gradreg_cuda_k_linear_rows<GRADREG_TYPE_F16, GRADREG_TYPE_F32>);
 }

@@ -250,6 +250,9 @@ void use_logits(Session *session, gradreg_context *context, Buffers *memory)
         memory->params + 500, memory->targets, &linear);
     TRY(gradreg_linear_logprobs_backward, context, out, memory->work + 2000, memory->params,
         memory->params + 500, memory->targets, rows + 20, rows + 10, rows, nullptr, &linear);
+    linear.type = GRADREG_TYPE_BF16;
+    TRY(gradreg_linear_logprobs_backward, context, out, memory->work + 2000, memory->params,
+        memory->params + 500, memory->targets, rows + 20, rows + 10, rows, nullptr, &linear);
 }
 
 void use_probe(Session *session, gradreg_context *context, Buffers *memory)

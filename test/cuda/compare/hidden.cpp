@@ -1,6 +1,7 @@
 /* hidden.cpp - log-probs from hidden states and a head weight, and their gradients. */
 #include <cmath>
 #include <cstdio>
+#include <exception>
 
 #include "losses.h"
 
@@ -64,11 +65,11 @@ gradreg_linear_params linear_of(Random *random, unsigned number)
     return p;
 }
 
-/* Of 16 bits and so wide that the weight is converted in two panels: 64 rows of it, and the rest. */
+/* f16, and so wide that the weight is converted in two panels: 64 rows of it, and the rest. */
 gradreg_linear_params panels_of(Random *random, unsigned number)
 {
     const size_t width = 65537;
-    gradreg_linear_params p = linear_of(random, 3 * (number / 2) + 1 + number % 2);
+    gradreg_linear_params p = linear_of(random, LAST_TYPE * number + 2);
     p.hidden_stride += width - p.width;
     p.weight_stride += width - p.width;
     p.width = width;
@@ -112,17 +113,55 @@ std::vector<int32_t> targets_of(Random *random, const gradreg_linear_params &p)
     return targets;
 }
 
+/* dL/dlogp of each row; in a third of the cases one is huge, tiny or not finite. */
+std::vector<float> edged(Random *random, unsigned number, size_t n)
+{
+    static const float edges[] = { INFINITY, -INFINITY, NAN, 1e30f, 1e-30f };
+    Random extra(number + 90001);
+    std::vector<float> made = slopes(random, n);
+    if (n > 0 && extra.below(3) == 0)
+        made[extra.below(static_cast<uint32_t>(n))] = extra.pick(edges);
+    return made;
+}
+
+/* Products of f32 are slow where there are tensor cores: of bf16 there are none. */
+class Narrow
+{
+  public:
+    explicit Narrow(gradreg_type type) : type_(type), before_(products())
+    {
+    }
+    ~Narrow() noexcept(false)
+    {
+        if (std::uncaught_exceptions() == 0)
+            require(type_ != GRADREG_TYPE_BF16 || products() == before_,
+                    "products of bf16 are made without any of f32");
+    }
+
+  private:
+    static uint64_t products()
+    {
+#ifdef GR_CUDA_EMULATED
+        return emulated_cuda_f32_products();
+#else
+        return 0;
+#endif
+    }
+    gradreg_type type_;
+    uint64_t before_;
+};
+
 /* Both calls from hidden states, on both sides. */
 class Hidden
 {
   public:
-    Hidden(Random *random, const gradreg_linear_params &p)
+    Hidden(Random *random, unsigned number, const gradreg_linear_params &p)
         : cpu(GRADREG_BACKEND_CPU), cuda(GRADREG_BACKEND_CUDA), p_(p),
           gradient_(p.gradient_type != 0 ? p.gradient_type : p.type),
           target_(targets_of(random, p)),
           hidden_(cpu, cuda, p.type, hidden_of(random, p, target_)),
           weight_(cpu, cuda, p.type, weight_of(random, p)), targets_(cpu, cuda, target_),
-          made_(cpu, cuda, p.rows), dlogp_(cpu, cuda, slopes(random, p.rows)),
+          made_(cpu, cuda, p.rows), dlogp_(cpu, cuda, edged(random, number, p.rows)),
           with_entropy_(random->below(2) == 0),
           dentropy_(cpu, cuda, numbers(random, p.rows, 0, 0.1, false)),
           dhidden_(cpu, cuda, gradient_,
@@ -178,7 +217,7 @@ class Hidden
 
 void run_hidden(Random &random, unsigned number, const gradreg_linear_params &p)
 {
-    const Hidden rows(&random, p);
+    const Hidden rows(&random, number, p);
     const Side &cpu = rows.cpu, &cuda = rows.cuda;
     if (rows.forward(cpu) == GRADREG_ERROR_UNSUPPORTED) { /* a build without a BLAS */
         refused_cases++;
@@ -189,6 +228,7 @@ void run_hidden(Random &random, unsigned number, const gradreg_linear_params &p)
     const gradreg_status first = call_captured(cuda, [&] { return rows.forward(cuda); });
     require(first == GRADREG_ERROR_STATE, "cuBLAS is not opened in a capture");
     CALL(rows.forward(cuda));
+    const Narrow narrow(p.type);
     if (number % 3 == 0) {
         CALL(call_captured(cuda, [&] { return rows.backward(cuda); }));
     } else {

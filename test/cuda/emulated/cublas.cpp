@@ -185,6 +185,7 @@ int cublasGemmEx(Handle *handle, int a_turned, int b_turned, int rows, int colum
         a_type != b_type || sums != 68)
         return call.end(INVALID_VALUE);
     thread_counts.allocations += !handle->has_workspace;
+    thread_counts.f32_products += a_type == F32;
     const Product product = { rows,
                               columns,
                               inner,

@@ -64,6 +64,8 @@ const char *emulated_cuda_fault(void);
 uint64_t emulated_cuda_launches(void);
 uint64_t emulated_cuda_allocations(void);
 uint64_t emulated_cuda_host_waits(void);
+/* Of cuBLAS, of matrices of f32; of the calling thread. */
+uint64_t emulated_cuda_f32_products(void);
 /* What is not freed: allocations of any kind, streams, events, graphs. */
 size_t emulated_cuda_live(void);
 /* Launches compared with PTX, and different kernels and shapes among them. */

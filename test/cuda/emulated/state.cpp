@@ -249,6 +249,11 @@ uint64_t emulated_cuda_host_waits(void)
     return thread_counts.host_waits;
 }
 
+uint64_t emulated_cuda_f32_products(void)
+{
+    return thread_counts.f32_products;
+}
+
 size_t emulated_cuda_live(void)
 {
     return allocations().size() + counts.live_handles;

@@ -36,7 +36,7 @@ extern Counts counts;
 
 /* Per host thread: what a call of one rank does is not what the others do meanwhile. */
 struct ThreadCounts {
-    uint64_t allocations = 0, host_waits = 0;
+    uint64_t allocations = 0, host_waits = 0, f32_products = 0;
 };
 extern thread_local ThreadCounts thread_counts;
 
