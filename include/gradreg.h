@@ -27,6 +27,7 @@
  *    when they share a context's worker threads. Misuse that is noticed is GRADREG_ERROR_STATE.
  *  - The library never prints, aborts or exits, and keeps no pointer to caller memory after a call,
  *    except callbacks and their user pointers, which live as long as the handle they were given to.
+ *    Callbacks return: an exception, longjmp or pthread_exit out of one leaves the handle busy for ever.
  *  - Results do not depend on the number of threads, the vector path, alignment or the run.
  *  - Structs that begin with struct_size grow only at their end: set it to sizeof (the _INIT macros
  *    and _init functions do). Reserved fields must be zero. In enumerations 0 selects the default.
@@ -146,8 +147,8 @@ typedef struct gradreg_allocator {
 
 /** The caller's own threads instead of the library's: run body(task, i) once for every i in
  *  [0, count), in any order and on any threads, and return when all have finished. May run all of
- *  them on the calling thread. Threads need 256 KiB of stack. NULL: the library's own pool, started at
- *  the first large call and started anew in a forked child. CPU backend only. */
+ *  them on the calling thread. Threads, the calling one too, need 256 KiB of stack. NULL: the library's
+ *  own pool, started at the first large call and started anew in a forked child. CPU backend only. */
 typedef struct gradreg_parallel_for {
     void (*function)(void *user, size_t count, void (*body)(void *task, size_t index),
                      void *task);

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fpenv.h"
 #include "hash.h"
 #include "params.h"
 
@@ -119,6 +120,7 @@ void gradreg_i_log(gradreg_context *context, gradreg_log_level level, const char
     const gradreg_log *log = &context->params.log;
     const char *function = gradreg_i_entered();
     char message[512];
+    gr_fpenv own;
     va_list arguments;
 
     if (log->function == NULL || level > log->level)
@@ -129,7 +131,9 @@ void gradreg_i_log(gradreg_context *context, gradreg_log_level level, const char
     for (char *c = message; *c != '\0'; c++)
         if (*c == '\n' || *c == '\r')
             *c = ' ';
+    gradreg_i_fp_keep(&own);
     log->function(log->user, level, message);
+    gradreg_i_fp_leave(&own);
     gradreg_i_enter(function);
 }
 

@@ -84,7 +84,8 @@ gradreg_status gradreg_i_check_place(gradreg_context *context, const gr_pointer 
 gradreg_status gradreg_i_check_places(gradreg_context *context, const gr_pointer *pointers,
                                       size_t count);
 
-/* A context with children cannot be destroyed. */
+/* A context with children cannot be destroyed. A child counts before it allocates, so that an allocator
+ * which closes the context is refused. */
 void gradreg_i_child_add(gradreg_context *context);
 void gradreg_i_child_remove(gradreg_context *context);
 

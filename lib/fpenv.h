@@ -9,7 +9,15 @@
  *      compute(...);
  *      gradreg_i_fp_leave(&host);
  *
- * Compilers do not know that arithmetic depends on this register and may move it across both
+ * A callback between enter and leave may change the environment, or open a library whose start-up
+ * does (-ffast-math). What it leaves behind is not computed in:
+ *
+ *      gr_fpenv own;
+ *      gradreg_i_fp_keep(&own);
+ *      callback(...);
+ *      gradreg_i_fp_leave(&own);
+ *
+ * Compilers do not know that arithmetic depends on this register and may move it across these
  * calls. So what computes between them is called through a pointer or lives in another file. */
 #ifndef GRADREG_LIB_FPENV_H
 #define GRADREG_LIB_FPENV_H
@@ -25,9 +33,14 @@ typedef struct gr_fpenv {
     uint32_t host;
 } gr_fpenv;
 
-static inline void gradreg_i_fp_enter(gr_fpenv *env)
+static inline void gradreg_i_fp_keep(gr_fpenv *env)
 {
     env->host = _mm_getcsr();
+}
+
+static inline void gradreg_i_fp_enter(gr_fpenv *env)
+{
+    gradreg_i_fp_keep(env);
     _mm_setcsr(GR_FPENV_DEFAULT);
 }
 
@@ -43,9 +56,14 @@ typedef struct gr_fpenv {
     uint64_t control, flags;
 } gr_fpenv;
 
-static inline void gradreg_i_fp_enter(gr_fpenv *env)
+static inline void gradreg_i_fp_keep(gr_fpenv *env)
 {
     __asm__ volatile("mrs %0, fpcr\n\tmrs %1, fpsr" : "=r"(env->control), "=r"(env->flags));
+}
+
+static inline void gradreg_i_fp_enter(gr_fpenv *env)
+{
+    gradreg_i_fp_keep(env);
     __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)0) : "memory");
 }
 
@@ -64,9 +82,14 @@ typedef struct gr_fpenv {
     fenv_t host;
 } gr_fpenv;
 
-static inline void gradreg_i_fp_enter(gr_fpenv *env)
+static inline void gradreg_i_fp_keep(gr_fpenv *env)
 {
     (void)fegetenv(&env->host);
+}
+
+static inline void gradreg_i_fp_enter(gr_fpenv *env)
+{
+    gradreg_i_fp_keep(env);
     (void)fesetenv(FE_DFL_ENV);
 }
 

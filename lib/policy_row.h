@@ -154,6 +154,15 @@ typedef struct gr_outcome {
     int flags;
 } gr_outcome;
 
+/* A weight of 0 leaves a token out, however large what it weighs, and nothing stays nothing under an
+ * infinite weight. */
+GR_FN double gr_weighted(double weight, double x)
+{
+    if (weight == 0.0 || (x == 0.0 && weight - weight != 0.0))
+        return 0.0;
+    return weight * x;
+}
+
 GR_FN double gr_token_rollout(const gr_row_view *v, const gr_token *t)
 {
     const gradreg_policy *p = &v->task->policy;
@@ -178,17 +187,11 @@ GR_FN gr_outcome gr_work_out(const gr_row_view *v, const gr_token *t)
     o.kl = gr_kl_of(p, t->logp, t->ref);
     o.flags |= o.surrogate.flags | o.kl.flags | (ratio.passes ? 0 : GR_TOKEN_LIMITED);
     o.rollout = gr_token_rollout(v, t);
-    o.weight = t->weight * o.rollout;
+    o.weight = gr_weighted(t->weight, o.rollout);
     if (p->off_policy_threshold > 0.0 && t->advantage < 0.0 &&
         v->drift > p->off_policy_threshold)
         o.weight = 0.0;
     return o;
-}
-
-/* A weight of 0 leaves a token out, however large what it weighs. */
-GR_FN double gr_weighted(double weight, double x)
-{
-    return weight == 0.0 ? 0.0 : weight * x;
 }
 
 GR_FN double gr_times_kl_ratio(const gradreg_policy *p, const gr_outcome *o, double x)

@@ -95,7 +95,6 @@ static gradreg_status create(gradreg_probe **out, gradreg_context *context,
         release(probe);
         return status;
     }
-    gradreg_i_child_add(context);
     *out = probe;
     return GRADREG_OK;
 }
@@ -110,7 +109,11 @@ gradreg_status gradreg_probe_create(gradreg_probe **out, gradreg_context *contex
     GR_REQUIRE_POINTER(context);
     GR_REQUIRE_POINTER(params);
     GR_TRY(read_params(&read, params));
-    return create(out, context, &read);
+    gradreg_i_child_add(context);
+    const gradreg_status status = create(out, context, &read);
+    if (status != GRADREG_OK)
+        gradreg_i_child_remove(context);
+    return status;
 }
 
 gradreg_status gradreg_probe_destroy(gradreg_probe *probe)

@@ -273,6 +273,17 @@ static void remark(gradreg_regularizer *reg)
                       "segments: none is regularized, the regularizer will do nothing");
 }
 
+static gradreg_status make_equipped(gradreg_regularizer **out, gradreg_context *context,
+                                    const gradreg_segment *segments, size_t segment_count,
+                                    const gradreg_regularizer_params *options)
+{
+    GR_TRY(make_handle(out, context, segments, segment_count, options));
+    const gradreg_status status = equip(*out);
+    if (status != GRADREG_OK)
+        release(*out);
+    return status;
+}
+
 gradreg_status gradreg_regularizer_create(gradreg_regularizer **out, gradreg_context *context,
                                           const gradreg_segment *segments, size_t segment_count,
                                           const gradreg_regularizer_params *params)
@@ -284,13 +295,13 @@ gradreg_status gradreg_regularizer_create(gradreg_regularizer **out, gradreg_con
     *out = NULL;
     GR_TRY(check_description(context, segments, segment_count));
     GR_TRY(gradreg_i_options_read(&options, params));
-    GR_TRY(make_handle(&reg, context, segments, segment_count, &options));
-    const gradreg_status status = equip(reg);
+    gradreg_i_child_add(context);
+    const gradreg_status status =
+        make_equipped(&reg, context, segments, segment_count, &options);
     if (status != GRADREG_OK) {
-        release(reg);
+        gradreg_i_child_remove(context);
         return status;
     }
-    gradreg_i_child_add(context);
     remark(reg);
     *out = reg;
     return GRADREG_OK;
@@ -307,10 +318,14 @@ gradreg_status gradreg_regularizer_workspace_bytes(size_t *out, gradreg_context 
     GR_REQUIRE_POINTER(out);
     GR_TRY(check_description(context, segments, segment_count));
     GR_TRY(gradreg_i_options_read(&options, params));
-    GR_TRY(make_handle(&reg, context, segments, segment_count, &options));
-    *out = reg->handle_bytes + reg->piece_bytes + reg->backend_bytes;
-    gradreg_i_release(context, reg, reg->handle_bytes, GRADREG_MEMORY_HOST);
-    return GRADREG_OK;
+    gradreg_i_child_add(context);
+    const gradreg_status status = make_handle(&reg, context, segments, segment_count, &options);
+    if (status == GRADREG_OK) {
+        *out = reg->handle_bytes + reg->piece_bytes + reg->backend_bytes;
+        gradreg_i_release(context, reg, reg->handle_bytes, GRADREG_MEMORY_HOST);
+    }
+    gradreg_i_child_remove(context);
+    return status;
 }
 
 gradreg_status gradreg_regularizer_destroy(gradreg_regularizer *reg)
@@ -372,8 +387,11 @@ gradreg_status gradreg_i_regularizer_reduce(gradreg_regularizer *reg, int first_
         return GRADREG_OK;
     GR_TRY(reg->ops->pack(&reg->work, first_row, end_row));
     const char *entered = gradreg_i_entered();
+    gr_fpenv own;
+    gradreg_i_fp_keep(&own);
     const int32_t failure = p->all_reduce.function(p->all_reduce.user, reg->work.exchange,
                                                    count, reg->context->stream);
+    gradreg_i_fp_leave(&own);
     gradreg_i_enter(entered);
     if (failure != 0)
         return GR_FAIL(GRADREG_ERROR_COMMUNICATION,

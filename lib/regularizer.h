@@ -30,11 +30,11 @@ struct gradreg_regularizer {
     int no_first;        /* a central product along another direction needs no g1 */
     int losses_expected; /* observe_losses belongs to the step just combined */
     int warned_adding;
-    uint64_t combine_calls;     /* counts combine and fallback: the interval's clock */
-    uint64_t slice_begin;       /* of this call's flat buffers */
-    uint64_t checked_pointers;  /* fingerprint of the last that do not overlap */
-    uint64_t checked_places[4]; /* fingerprints of the last that lie in the backend's memory */
-    unsigned next_place;
+    uint64_t combine_calls;       /* counts combine and fallback: the interval's clock */
+    uint64_t slice_begin;         /* of this call's flat buffers */
+    uint64_t checked_pointers[4]; /* fingerprints of the last that do not overlap */
+    uint64_t checked_places[4];   /* ... and that lie in the backend's memory */
+    unsigned next_pointers, next_place;
     uint64_t step_buffers; /* fingerprint of the weights that this step moves */
     double *averages;      /* adaptive: one per layer, host */
     int has_averages;

@@ -153,15 +153,36 @@ static gradreg_status check_flat(const gr_buffer *const *all, size_t count, uint
 
 enum { GR_KINDS = GR_TABLE_KEYS };
 
-/* What one segment has in one kind of buffer; key = kind * segment_count + segment. */
+/* What one segment has in one kind of buffer. */
 typedef struct gr_extent {
     const char *begin, *end;
     size_t segment;
     int kind;
 } gr_extent;
 
-static gr_extent extent_of(const gradreg_regularizer *reg, uint64_t key)
+/* All of them; key = place of the kind among those given * segment_count + segment. */
+typedef struct gr_extents {
+    const gradreg_regularizer *reg;
+    int kinds[GR_KINDS], kind_count;
+} gr_extents;
+
+static gr_extents extents_given(const gradreg_regularizer *reg, const gr_buffer *const *all)
 {
+    gr_extents extents = { reg, { 0 }, 0 };
+    for (int kind = 0; kind < GR_KINDS; kind++)
+        if (is_given(all[kind]))
+            extents.kinds[extents.kind_count++] = kind;
+    return extents;
+}
+
+static uint64_t count_extents(const gr_extents *extents)
+{
+    return (uint64_t)extents->kind_count * extents->reg->table.segment_count;
+}
+
+static gr_extent extent_of(const gr_extents *extents, uint64_t key)
+{
+    const gradreg_regularizer *reg = extents->reg;
     const gr_table *t = &reg->table;
     const size_t i = (size_t)(key % t->segment_count);
     const gr_segment *s = &t->segments[i];
@@ -176,7 +197,7 @@ static gr_extent extent_of(const gradreg_regularizer *reg, uint64_t key)
                                            span->direction };
     const size_t w = gr_type_bytes(s->param_type), g = gr_type_bytes(s->grad_type);
     const size_t sizes[GR_KINDS] = { w, g, g, w, sizeof(float), g };
-    const int kind = (int)(key / t->segment_count);
+    const int kind = extents->kinds[key / t->segment_count];
     const char *begin = begins[kind];
     const uint64_t n = s->end - s->begin;
     return (gr_extent){ begin, begin == NULL ? NULL : begin + n * sizes[kind], i, kind };
@@ -196,15 +217,15 @@ static const char *given_name(const gr_buffer *b)
 
 /* A gradient of one segment must not be a weight of another, and a tensor that two segments point
  * to would be stepped twice. What is only read may be shared within its kind. */
-static gradreg_status check_pointers(const gradreg_regularizer *reg,
-                                     const gr_buffer *const *all)
+static gradreg_status check_pointers(const gr_extents *extents, const gr_buffer *const *all)
 {
     static const int written[GR_KINDS] = { 1, 1, 0, 1, 0, 0 };
-    const size_t count = GR_KINDS * reg->table.segment_count;
+    const size_t count = (size_t)count_extents(extents);
+    uint64_t *order = extents->reg->table.order;
     gr_extent furthest[GR_KINDS] = { { 0 } };
-    gradreg_i_order(reg->table.order, count, address_before, reg);
+    gradreg_i_order(order, count, address_before, extents);
     for (size_t i = 0; i < count; i++) {
-        const gr_extent e = extent_of(reg, reg->table.order[i]);
+        const gr_extent e = extent_of(extents, order[i]);
         for (int kind = 0; kind < GR_KINDS && e.begin != e.end; kind++)
             GR_REQUIRE((kind == e.kind && !written[kind]) ||
                            (uintptr_t)furthest[kind].end <= (uintptr_t)e.begin,
@@ -218,19 +239,30 @@ static gradreg_status check_pointers(const gradreg_regularizer *reg,
     return GRADREG_OK;
 }
 
+/* The calls of a step bring different buffers, so several fingerprints are remembered. */
+enum { GR_REMEMBERED = 4 };
+
+static int known(const uint64_t hashes[GR_REMEMBERED], uint64_t hash)
+{
+    for (int i = 0; i < GR_REMEMBERED; i++)
+        if (hashes[i] == hash)
+            return 1;
+    return 0;
+}
+
 /* Sorting costs more than the calls of a small step: the same pointers are checked once. */
 static gradreg_status check_pointers_once(gradreg_regularizer *reg, const gr_buffer *const *all)
 {
+    const gr_extents extents = extents_given(reg, all);
     uint64_t hash = GR_HASH_START;
-    for (size_t i = 0; i < reg->table.segment_count; i++)
-        for (int kind = 0; kind < GR_KINDS; kind++) {
-            const gr_extent e = extent_of(reg, (uint64_t)kind * reg->table.segment_count + i);
-            hash = mixed(mixed(hash, e.begin), e.end);
-        }
-    if (hash == reg->checked_pointers)
+    for (uint64_t key = 0; key < count_extents(&extents); key++) {
+        const gr_extent e = extent_of(&extents, key);
+        hash = gr_hash(mixed(mixed(hash, e.begin), e.end), (uint64_t)e.kind);
+    }
+    if (known(reg->checked_pointers, hash))
         return GRADREG_OK;
-    GR_TRY(check_pointers(reg, all));
-    reg->checked_pointers = hash;
+    GR_TRY(check_pointers(&extents, all));
+    reg->checked_pointers[reg->next_pointers++ % GR_REMEMBERED] = hash;
     return GRADREG_OK;
 }
 
@@ -245,20 +277,12 @@ static gr_pointer pointer_of(const gr_buffer *b, size_t index)
     return (gr_pointer){ "buffers.", b->pointers_name, b->pointers[index], (int64_t)index };
 }
 
-/* Looking a pointer up costs a call of the driver: the same ones are looked up once. */
-static int known_places(gradreg_regularizer *reg, uint64_t hash)
-{
-    for (size_t i = 0; i < sizeof(reg->checked_places) / sizeof(*reg->checked_places); i++)
-        if (reg->checked_places[i] == hash)
-            return 1;
-    return 0;
-}
-
 static size_t pointer_count(const gradreg_regularizer *reg, const gr_buffer *b)
 {
     return b->pointers != NULL ? reg->table.segment_count : 1;
 }
 
+/* Looking a pointer up costs a call of the driver: the same ones are looked up once. */
 static gradreg_status check_places(gradreg_regularizer *reg, const gradreg_buffers *b,
                                    const gr_buffer *const *all, size_t kinds)
 {
@@ -270,7 +294,7 @@ static gradreg_status check_places(gradreg_regularizer *reg, const gradreg_buffe
     for (size_t k = 0; k < kinds; k++)
         for (size_t i = 0; i < pointer_count(reg, all[k]); i++)
             hash = mixed(hash, pointer_of(all[k], i).at);
-    if (known_places(reg, hash))
+    if (known(reg->checked_places, hash))
         return GRADREG_OK;
     for (size_t k = 0; k < kinds; k++)
         for (size_t i = 0; i < pointer_count(reg, all[k]); i++) {
@@ -281,7 +305,7 @@ static gradreg_status check_places(gradreg_regularizer *reg, const gradreg_buffe
         }
     for (size_t i = 0; i < sizeof(scalars) / sizeof(*scalars); i++)
         GR_TRY(gradreg_i_check_place(reg->context, &scalars[i]));
-    reg->checked_places[reg->next_place++ % 4] = hash;
+    reg->checked_places[reg->next_place++ % GR_REMEMBERED] = hash;
     return GRADREG_OK;
 }
 

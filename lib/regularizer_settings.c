@@ -102,18 +102,26 @@ typedef struct gr_signals {
     size_t count;
 } gr_signals;
 
+static double mean_average(const gradreg_regularizer *reg, double unit)
+{
+    const int32_t layers = reg->work.step.options.layer_count;
+    double sum = 0.0;
+    for (int32_t l = 0; l < layers; l++)
+        sum += reg->averages[l] * unit;
+    return sum / layers;
+}
+
 /* a_l = clamp((ema_l / mean)^power), with 1 for the ratio while all are 0; all 1 before the first
  * signal, whatever the limits. */
 gradreg_status gradreg_i_regularizer_store_adaptive(gradreg_regularizer *reg)
 {
     const gradreg_regularizer_params *p = &reg->work.step.options;
     const size_t bytes = ((size_t)p->layer_count + 1) * sizeof(double);
-    double mean = 0.0;
-    for (int32_t l = 0; l < p->layer_count; l++)
-        mean += reg->averages[l];
-    mean /= p->layer_count;
+    double unit = 1.0, mean = mean_average(reg, unit);
+    if (!isfinite(mean)) /* a sum of large signals */
+        mean = mean_average(reg, unit = 0x1p-20);
     for (int32_t l = 0; l < p->layer_count; l++) {
-        double a = mean > 0.0 ? gr_pow(reg->averages[l] / mean, p->adaptive.power) : 1.0;
+        double a = mean > 0.0 ? gr_pow(reg->averages[l] * unit / mean, p->adaptive.power) : 1.0;
         a = a > p->adaptive.a_min ? a : p->adaptive.a_min;
         a = a < p->adaptive.a_max ? a : p->adaptive.a_max;
         reg->adaptive[l + 1] = reg->has_averages ? a : 1.0;
@@ -299,7 +307,7 @@ gradreg_status gradreg_regularizer_suggest_epsilon(gradreg_regularizer *reg, dou
     gr_answer a = { NULL, out, buffers, target_cosine };
     GR_ENTER();
     GR_REQUIRE_POINTER(out);
-    GR_REQUIRE(target_cosine > 0 && target_cosine < 1,
+    GR_REQUIRE(isfinite(target_cosine) && target_cosine > 0 && target_cosine < 1,
                "target_cosine is %g, must be between 0 and 1", target_cosine);
     return gradreg_i_regularizer_call(reg, suggest, &a);
 }

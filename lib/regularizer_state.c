@@ -187,7 +187,8 @@ static gradreg_status load(gradreg_regularizer *reg, void *task)
     memcpy(&body, at, sizeof(body));
     at += sizeof(body);
     GR_REQUIRE(isfinite(body.strength) && body.strength >= 0 && isfinite(body.epsilon) &&
-                   body.epsilon > 0 && body.step <= UINT64_C(1) << 53,
+                   body.epsilon > 0 &&
+                   body.step <= UINT64_C(1) << 54, /* set_step to 2^53, then steps */
                "state holds strength %g, epsilon %g, step %llu: not from a regularizer",
                body.strength, body.epsilon, (unsigned long long)body.step);
     GR_TRY(take_body(reg, &body));

@@ -137,13 +137,24 @@ GR_FN int gr_write_corrected(const gr_step *s, double first, double second, doub
     return 1;
 }
 
-GR_FN void gr_write_product(const gr_step *s)
+/* Returns 0, and changes nothing, when the coefficient is beyond f32. */
+GR_FN int gr_write_product(const gr_step *s)
 {
+    const float correction = (float)(1.0 / s->control->epsilon_effective);
+    if (gr_is_non_finite(correction))
+        return 0;
     for (int b = 0; b < s->bin_count; b++) {
         gr_coefficients *k = &s->coefficients[b];
-        k->correction = (float)(1.0 / s->control->epsilon_effective);
+        k->correction = correction;
         k->write = GR_WRITE_PRODUCT;
     }
+    return 1;
+}
+
+GR_FN void gr_note_no_direction(const gr_step *s)
+{
+    s->control->moves = 0;
+    s->control->flags |= GRADREG_FLAG_NO_DIRECTION;
 }
 
 GR_FN void gr_note_slope(const gr_step *s)
@@ -183,8 +194,8 @@ GR_FN void gr_decide_combine(const gr_step *s)
     if (!c->first_usable || !c->second_usable || !c->master_usable || c->dropped)
         return;
     if (s->options.output == GRADREG_OUTPUT_PRODUCT) {
-        if (c->moves)
-            gr_write_product(s);
+        if (c->moves && !gr_write_product(s))
+            gr_note_no_direction(s);
         return;
     }
     const int common = s->options.common_clip;
@@ -197,8 +208,7 @@ GR_FN void gr_decide_combine(const gr_step *s)
         return;
     if (!gr_write_corrected(s, first, second, plus, 1.0 / (c->epsilon_effective * c->nu),
                             1.0 / (c->delta_norm * c->grad_scale))) {
-        c->moves = 0;
-        c->flags |= GRADREG_FLAG_NO_DIRECTION;
+        gr_note_no_direction(s);
         return;
     }
     c->has_kept = s->options.interval > 1;
@@ -232,7 +242,9 @@ GR_FN void gr_decide_reuse(const gr_step *s, const float *grad_scale)
     }
     if (!c->has_kept || !c->master_usable)
         return;
-    gr_write_corrected(s, c->first_factor, 0.0, 0.0, c->w_norm / c->nu * c->grad_scale, 0.0);
+    if (!gr_write_corrected(s, c->first_factor, 0.0, 0.0, c->w_norm / c->nu * c->grad_scale,
+                            0.0))
+        gr_note_no_direction(s);
     for (int b = 0; b < s->bin_count; b++)
         if ((s->bins[b].flags & GR_SEGMENT_KEEPS) == 0)
             s->coefficients[b].write = GR_WRITE_FIRST;

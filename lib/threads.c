@@ -123,11 +123,27 @@ static bool take_pool(gr_pool *pool)
     return owner != now && atomic_compare_exchange_strong(&pool->owner, &owner, now);
 }
 
+enum { WORKER_STACK = 1 << 20 };
+
+/* A body needs up to 256 KiB. Threads have what RLIMIT_STACK says by default, or 128 KiB. */
+static bool give_stack(pthread_attr_t *attributes)
+{
+    size_t bytes;
+    return pthread_attr_getstacksize(attributes, &bytes) == 0 &&
+           (bytes >= WORKER_STACK || pthread_attr_setstacksize(attributes, WORKER_STACK) == 0);
+}
+
 static void start_worker(gr_pool *pool)
 {
     pthread_t *worker = &pool->workers[pool->worker_count];
+    pthread_attr_t attributes;
 
-    if (pthread_create(worker, NULL, work, pool) != 0)
+    if (pthread_attr_init(&attributes) != 0)
+        return;
+    const bool started =
+        give_stack(&attributes) && pthread_create(worker, &attributes, work, pool) == 0;
+    pthread_attr_destroy(&attributes);
+    if (!started)
         return;
     pool->worker_count++;
 #if defined(__linux__)
@@ -277,8 +293,11 @@ static void run_with_hook(gradreg_context *context, gr_region *region)
 {
     const gradreg_parallel_for *hook = &context->params.parallel_for;
     const char *function = gradreg_i_entered();
+    gr_fpenv own;
 
+    gradreg_i_fp_keep(&own);
     hook->function(hook->user, region->count, run_hooked, region);
+    gradreg_i_fp_leave(&own);
     gradreg_i_enter(function);
     const size_t ran = atomic_load(&region->ran);
     if (ran != region->count)
@@ -299,7 +318,13 @@ void gradreg_i_parallel(gradreg_context *context, size_t count,
         run_with_hook(context, &region);
         return;
     }
-    if (count <= 1 || atomic_load(&pool->threads) == 1 || !take_pool(pool)) {
+    if (count <= 1 || atomic_load(&pool->threads) == 1) {
+        run_inline(count, body, task);
+        return;
+    }
+    /* Before the pool is taken: a child that nobody had told of its birth would find it taken for ever. */
+    (void)forks_are_watched();
+    if (!take_pool(pool)) {
         run_inline(count, body, task);
         return;
     }

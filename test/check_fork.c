@@ -19,6 +19,11 @@ int __real_pthread_atfork(void (*prepare)(void), void (*parent)(void), void (*ch
 int __wrap_pthread_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void));
 
 static bool atfork_fails;
+static gradreg_context
+    *forks_first; /* a child of its own works with this before it is noticed */
+static int child_of_its_own = -1;
+
+static int work_in_a_child(gradreg_context *context);
 
 /* A sanitizer that is linked statically calls this before it is ready to watch anybody. */
 #if defined(__has_attribute)
@@ -28,6 +33,8 @@ __attribute__((disable_sanitizer_instrumentation))
 #endif
 int __wrap_pthread_atfork(void (*prepare)(void), void (*parent)(void), void (*child)(void))
 {
+    if (forks_first != NULL)
+        child_of_its_own = work_in_a_child(forks_first);
     return atfork_fails ? ENOMEM : __real_pthread_atfork(prepare, parent, child);
 }
 
@@ -145,6 +152,32 @@ START_TEST(fork_while_another_thread_is_in_the_pool)
 }
 END_TEST
 
+static int child_is_not_asked_again(gradreg_context *context)
+{
+    forks_first = NULL;
+    return child_uses_and_destroys(context);
+}
+
+static int work_in_a_child(gradreg_context *context)
+{
+    return in_child(child_is_not_asked_again, context);
+}
+
+/* Another thread may fork while this one's first region asks for notice of forks. */
+START_TEST(a_fork_before_the_first_notice_finds_the_pool_free)
+{
+    if (TEST_UNDER_TSAN)
+        return;
+    gradreg_context *context = open_pool(3, NULL);
+
+    forks_first = context;
+    ck_assert_int_eq(meet_on(context, 3), 0);
+    forks_first = NULL;
+    ck_assert_int_eq(child_of_its_own, 0);
+    assert_ok(gradreg_context_destroy(context));
+}
+END_TEST
+
 /* In a process that has not asked for notice of forks yet. */
 static int child_without_atfork(gradreg_context *context)
 {
@@ -171,6 +204,7 @@ int main(void)
 
     tcase_set_timeout(core, 60);
     tcase_add_test(core, without_notice_of_forks_there_is_no_pool); /* first: see there */
+    tcase_add_test(core, a_fork_before_the_first_notice_finds_the_pool_free); /* likewise */
     tcase_add_loop_test(core, a_forked_child_starts_its_own_threads, 0, CHILDREN);
     tcase_add_test(core, fork_while_another_thread_is_in_the_pool);
     suite_add_tcase(suite, core);

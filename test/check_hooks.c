@@ -204,6 +204,55 @@ START_TEST(callbacks_cannot_use_the_handle_that_calls_them)
 }
 END_TEST
 
+/* An allocator that closes the context for which a child is being made. */
+static void *close_and_allocate(void *user, size_t bytes, size_t alignment,
+                                gradreg_memory memory)
+{
+    struct intruder *self = user;
+
+    (void)memory;
+    if (self->context != NULL) {
+        self->attempts++;
+        assert_fails(gradreg_context_destroy(self->context), GRADREG_ERROR_STATE, "1 child");
+    }
+    return aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+}
+
+START_TEST(a_context_stays_while_a_child_is_being_made)
+{
+    const gradreg_segment segment = { 0, 8, 0, 0, 0, GRADREG_ROLE_ATTENTION, 0, 0, 0, { 0 } };
+    struct intruder intruder = { NULL, 0 };
+    gradreg_context_params params = GRADREG_CONTEXT_PARAMS_INIT;
+    gradreg_regularizer_params r = GRADREG_REGULARIZER_PARAMS_INIT;
+    gradreg_probe_params p = GRADREG_PROBE_PARAMS_INIT;
+    gradreg_regularizer *reg = NULL;
+    gradreg_probe *probe = NULL;
+    size_t bytes = 0;
+
+    r.layer_count = p.layer_count = 1;
+    params.allocator =
+        (gradreg_allocator){ close_and_allocate, release_plain, &intruder, NULL };
+    gradreg_context *context = open_context(&params);
+    intruder.context = context;
+    assert_ok(gradreg_regularizer_workspace_bytes(&bytes, context, &segment, 1, &r));
+    ck_assert_int_eq(intruder.attempts, 1);
+    assert_ok(gradreg_regularizer_create(&reg, context, &segment, 1, &r));
+    assert_ok(gradreg_regularizer_destroy(reg));
+    assert_ok(gradreg_probe_create(&probe, context, &p));
+    assert_ok(gradreg_probe_destroy(probe));
+    ck_assert_int_gt(intruder.attempts, 4);
+    r.layer_count = 0; /* a failure leaves no child behind */
+    assert_fails(gradreg_regularizer_create(&reg, context, &segment, 1, &r),
+                 GRADREG_ERROR_INVALID_ARGUMENT, "layer_count");
+    r.layer_count = 1, r.parameter_count = 7;
+    assert_fails(gradreg_regularizer_create(&reg, context, &segment, 1, &r),
+                 GRADREG_ERROR_INVALID_ARGUMENT, "ends past 7");
+    assert_fails(gradreg_regularizer_workspace_bytes(&bytes, context, &segment, 1, &r),
+                 GRADREG_ERROR_INVALID_ARGUMENT, "ends past 7");
+    assert_ok(gradreg_context_destroy(context));
+}
+END_TEST
+
 static void *reserve_in_thread(void *context)
 {
     static gradreg_status status;
@@ -329,6 +378,7 @@ int main(void)
     tcase_add_test(core, misaligned_memory_is_given_back);
     tcase_add_test(core, children_hold_memory_and_keep_the_context);
     tcase_add_test(core, callbacks_cannot_use_the_handle_that_calls_them);
+    tcase_add_test(core, a_context_stays_while_a_child_is_being_made);
     tcase_add_test(core, two_threads_in_one_handle_are_noticed);
     tcase_add_loop_test(core, remarks_come_at_the_wanted_level, 0, 5);
     tcase_add_test(core, a_remark_is_one_line_of_bounded_length);

@@ -259,6 +259,46 @@ END_TEST
 
 static void (*volatile opaque_compute)(void *task, size_t index) = compute;
 
+static void run_and_leave_strange(void *user, size_t count,
+                                  void (*body)(void *task, size_t index), void *task)
+{
+    run_backwards(user, count, body, task);
+    set_environment(((struct hook_call *)user)->environment);
+}
+
+static void remark_and_leave_strange(void *user, gradreg_log_level level, const char *message)
+{
+    (void)level, (void)message;
+    set_environment(((struct hook_call *)user)->environment);
+}
+
+/* A callback that opens a library for the first time may come back with FTZ set, say. */
+START_TEST(what_a_callback_leaves_behind_is_not_computed_in)
+{
+    struct hook_call call = { .environment = strange[_i] };
+    _Atomic int ran[COUNT] = { 0 };
+    gradreg_context *context = NULL;
+    gradreg_context_params params = GRADREG_CONTEXT_PARAMS_INIT;
+    gr_fpenv host;
+
+    params.parallel_for =
+        (gradreg_parallel_for){ run_and_leave_strange, &call, { NULL, NULL } };
+    params.log.function = remark_and_leave_strange;
+    params.log.user = &call;
+    assert_ok(gradreg_context_create(&context, &params));
+    gradreg_i_fp_enter(&host);
+    gradreg_i_parallel(context, COUNT, count_once, ran);
+    const uint32_t after_hook = environment();
+    gradreg_i_log(context, GRADREG_LOG_ERROR, "a remark");
+    const uint32_t after_log = environment();
+    gradreg_i_fp_leave(&host);
+    ck_assert_int_eq(call.calls, 1);
+    ck_assert_uint_eq(control_bits(after_hook), wanted_control);
+    ck_assert_uint_eq(control_bits(after_log), wanted_control);
+    assert_ok(gradreg_context_destroy(context));
+}
+END_TEST
+
 START_TEST(entering_and_leaving_gives_the_host_its_own)
 {
     struct sample sample = { 0 };
@@ -303,6 +343,7 @@ int main(void)
     tcase_add_loop_test(core, bodies_run_in_the_default_environment_on_the_callers_threads, 0,
                         2 * STRANGE);
     tcase_add_loop_test(core, entering_and_leaving_gives_the_host_its_own, 0, STRANGE);
+    tcase_add_loop_test(core, what_a_callback_leaves_behind_is_not_computed_in, 0, STRANGE);
     tcase_add_test(core, the_samples_see_a_strange_environment);
     suite_add_tcase(suite, core);
     return run_suite(suite);

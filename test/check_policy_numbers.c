@@ -279,6 +279,28 @@ START_TEST(an_infinite_kl_that_weighs_nothing_is_nothing)
 }
 END_TEST
 
+/* A rollout weight may be infinite, rollout_high being so by choice: a token that weighs 0, or whose
+ * advantage is 0, has no part in the loss all the same. */
+START_TEST(an_infinite_weight_of_nothing_is_nothing)
+{
+    const bool by_weight = _i % 2 == 0, by_sequence = _i / 2 == 1;
+    float weights[2] = { 1.0f, 0.0f };
+    policy_rig *rig = row_of(2, by_weight ? 1.0 : 0.0);
+    rig->policy.rollout_mode =
+        by_sequence ? GRADREG_ROLLOUT_SEQUENCE_TRUNCATE : GRADREG_ROLLOUT_TOKEN_TRUNCATE;
+    rig->policy.rollout_high = HUGE_VAL;
+    rig->rollout_logp[1] = -1e4f;
+    if (by_weight)
+        rig->batch.token_weight = weights;
+    run(rig);
+    ck_assert(!isnan(rig->metrics.loss));
+    ck_assert_float_eq(rig->dlogp[1], 0.0f);
+    if (!by_sequence || !by_weight)
+        near((double)rig->dlogp[0], by_weight ? -0.5 : 0.0, "the other token");
+    policy_rig_free(rig);
+}
+END_TEST
+
 /* ---- presets ---------------------------------------------------------------------- */
 
 START_TEST(every_preset_has_one_name_and_runs)
@@ -458,6 +480,7 @@ int main(void)
     tcase_add_test(tc, no_ratio_is_so_large_that_zero_is_not_zero);
     tcase_add_test(tc, no_ratio_is_so_large_that_there_is_no_number);
     tcase_add_test(tc, an_infinite_kl_that_weighs_nothing_is_nothing);
+    tcase_add_loop_test(tc, an_infinite_weight_of_nothing_is_nothing, 0, 4);
     tcase_add_test(tc, every_preset_has_one_name_and_runs);
     tcase_add_test(tc, an_unknown_preset_lists_all_names);
     tcase_add_test(tc, the_on_policy_shorthand_has_another_hessian);

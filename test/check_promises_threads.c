@@ -365,6 +365,48 @@ START_TEST(workers_have_the_affinity_of_their_caller_and_a_name)
 END_TEST
 #endif
 
+#if defined(__GLIBC__)
+struct room {
+    struct meeting meeting;
+    size_t stack[2];
+    bool worker[2];
+    pthread_t caller;
+};
+
+static void measure_room(void *task, size_t index)
+{
+    struct room *room = task;
+    pthread_attr_t attributes;
+    meet(&room->meeting, index);
+    if (pthread_getattr_np(pthread_self(), &attributes) != 0)
+        return;
+    (void)pthread_attr_getstacksize(&attributes, &room->stack[index]);
+    (void)pthread_attr_destroy(&attributes);
+    room->worker[index] = pthread_equal(pthread_self(), room->caller) == 0;
+}
+
+/* ulimit -s 64, or a C library whose threads have 128 KiB. */
+START_TEST(workers_have_the_stack_that_bodies_need)
+{
+    struct room room = { .meeting = MEETING_OF(2), .caller = pthread_self() };
+    pthread_attr_t before, small;
+    gradreg_context *context = open_pool(2, NULL);
+
+    ck_assert_int_eq(pthread_getattr_default_np(&before), 0);
+    ck_assert_int_eq(pthread_attr_init(&small), 0);
+    ck_assert_int_eq(pthread_attr_setstacksize(&small, 1 << 16), 0);
+    ck_assert_int_eq(pthread_setattr_default_np(&small), 0);
+    gradreg_i_parallel(context, 2, measure_room, &room); /* starts the worker */
+    ck_assert_int_eq(pthread_setattr_default_np(&before), 0);
+    (void)pthread_attr_destroy(&small);
+    (void)pthread_attr_destroy(&before);
+    ck_assert_int_ne(room.worker[0], room.worker[1]);
+    ck_assert_uint_ge(room.stack[room.worker[1]], PROMISED_BYTES);
+    assert_ok(gradreg_context_destroy(context));
+}
+END_TEST
+#endif
+
 /* ---- fork --------------------------------------------------------------------------- */
 
 /* A thread that is inside a call of a handle while this process forks. */
@@ -447,6 +489,9 @@ TCase *promises_about_threads(void)
     tcase_add_test(tests, threads_of_the_caller_need_256_kib_of_stack);
 #if defined(__linux__)
     tcase_add_test(tests, workers_have_the_affinity_of_their_caller_and_a_name);
+#endif
+#if defined(__GLIBC__)
+    tcase_add_test(tests, workers_have_the_stack_that_bodies_need);
 #endif
     tcase_add_test(tests, a_handle_that_another_thread_held_stays_busy_in_the_child);
     return tests;

@@ -1,4 +1,5 @@
 /* check_regressions_here.c - bugs that were found in this library, by its own tests and fuzzers. */
+#include <fenv.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -96,6 +97,148 @@ START_TEST(sizes_do_not_wrap_around)
 }
 END_TEST
 
+/* A sum of signals next to the largest double was infinite, and every multiplier a_min. */
+START_TEST(signals_of_any_size_have_a_mean)
+{
+    static const double sizes[] = { 1.0, 0x1p1023, 0x1.8p+1023, 0x1p-1074, 0x1p-1030 };
+    gradreg_regularizer_params p = plain();
+    double signals[LAYERS];
+
+    p.adaptive.a_min = 0x1p-7;
+    p.adaptive.a_max = 8.0;
+    struct trainer *t = open_trainer(small_table, &p);
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        gradreg_terms layers[LAYERS] = { GRADREG_TERMS_INIT };
+        for (size_t l = 0; l < LAYERS; l++)
+            signals[l] = sizes[i];
+        assert_ok(gradreg_regularizer_observe_layers(t->reg, signals, LAYERS));
+        fill(t->grads, 4);
+        assert_ok(gradreg_regularizer_perturb(t->reg, &t->buffers));
+        assert_ok(gradreg_regularizer_combine(t->reg, &t->buffers));
+        assert_ok(gradreg_regularizer_terms(t->reg, NULL, layers, LAYERS));
+        for (size_t l = 0; l < LAYERS; l++)
+            ck_assert_double_eq_tol(layers[l].strength, p.strength, 1e-15);
+    }
+    close_trainer(t);
+}
+END_TEST
+
+/* set_step takes 2^53; what was saved one step later was refused. */
+START_TEST(a_state_after_the_last_step_that_can_be_set_loads)
+{
+    const gradreg_regularizer_params p = plain();
+    struct trainer *t = open_trainer(small_table, &p);
+    size_t bytes = 0;
+
+    assert_ok(gradreg_regularizer_set_step(t->reg, UINT64_C(1) << 53));
+    fill(t->grads, 4);
+    assert_ok(gradreg_regularizer_perturb(t->reg, &t->buffers));
+    assert_ok(gradreg_regularizer_combine(t->reg, &t->buffers));
+    assert_ok(gradreg_regularizer_state_bytes(t->reg, &bytes));
+    void *state = calloc(1, bytes);
+    ck_assert_ptr_nonnull(state);
+    assert_ok(gradreg_regularizer_state_save(t->reg, state, bytes));
+    assert_ok(gradreg_regularizer_state_load(t->reg, state, bytes));
+    free(state);
+    close_trainer(t);
+}
+END_TEST
+
+/* A NaN was compared before it was looked for, in the host's environment, where that may trap. */
+START_TEST(a_bad_number_raises_no_exception)
+{
+    const gradreg_regularizer_params p = plain();
+    struct trainer *t = open_trainer(small_table, &p);
+    double epsilon = 7.0;
+
+    fill(t->grads, 4);
+    (void)feclearexcept(FE_ALL_EXCEPT);
+    assert_fails(
+        gradreg_regularizer_suggest_epsilon(t->reg, &epsilon, &t->buffers, (double)NAN),
+        GRADREG_ERROR_INVALID_ARGUMENT, "target_cosine is nan");
+    ck_assert_int_eq(fetestexcept(FE_INVALID), 0);
+    ck_assert_double_eq(epsilon, 7.0);
+    close_trainer(t);
+}
+END_TEST
+
+/* 1 / epsilon beyond f32: H u was infinity times zero, which vector paths took for different numbers. */
+START_TEST(a_product_beyond_its_coefficient_is_zeros)
+{
+    gradreg_regularizer_params p = plain();
+    float first[ELEMENTS], second[ELEMENTS];
+    static const float zeros[ELEMENTS];
+
+    p.output = GRADREG_OUTPUT_PRODUCT;
+    p.epsilon = 1e-40;
+    struct trainer *t = open_trainer(small_table, &p);
+    fill(first, 4);
+    fill(second, 9);
+    step_with(t, first, second);
+    assert_bits(t->grads, zeros, "H u");
+    ck_assert_uint_eq(terms_of(t).flags, GRADREG_FLAG_NO_DIRECTION);
+    ck_assert_double_eq(terms_of(t).update_norm, 0.0);
+    close_trainer(t);
+}
+END_TEST
+
+/* A step that reuses a correction whose coefficient is beyond f32 did nothing, and did not say so. */
+START_TEST(a_reused_correction_beyond_its_coefficient_is_told)
+{
+    gradreg_regularizer_params p = plain();
+    float first[ELEMENTS], second[ELEMENTS];
+
+    p.interval = 2;
+    struct trainer *t = open_trainer(small_table, &p);
+    fill(first, 4);
+    fill(second, 9);
+    step_with(t, first, second);
+    ck_assert_uint_eq(terms_of(t).flags, 0);
+    assert_ok(gradreg_regularizer_set_strength(t->reg, 1e39));
+    fill(t->grads, 4);
+    assert_ok(gradreg_regularizer_combine(t->reg, &t->buffers));
+    assert_bits(t->grads, first, "g_hat");
+    ck_assert_uint_eq(terms_of(t).flags, GRADREG_FLAG_NO_DIRECTION);
+    close_trainer(t);
+}
+END_TEST
+
+static int32_t reduce_and_round_up(void *user, double *values, size_t count, void *stream)
+{
+    (void)values, (void)count, (void)stream;
+    (void)fesetround(*(const int *)user);
+    return 0;
+}
+
+/* What all_reduce left in the floating-point environment was in the rest of the call. */
+START_TEST(all_reduce_does_not_decide_how_the_step_rounds)
+{
+    LEAVE_OUT_ON_CUDA("the device has an environment of its own");
+    float grads[2][ELEMENTS];
+    gradreg_terms terms[2];
+
+    for (int k = 0; k < 2; k++) {
+        gradreg_regularizer_params p = plain();
+        int rounding = k == 0 ? FE_TONEAREST : FE_UPWARD;
+        p.world = 2;
+        p.clip_first = p.clip_second = 0.3;
+        p.all_reduce.function = reduce_and_round_up;
+        p.all_reduce.user = &rounding;
+        struct trainer *t = open_trainer(small_table, &p);
+        float first[ELEMENTS], second[ELEMENTS];
+        fill(first, 4);
+        fill(second, 9);
+        step_with(t, first, second);
+        (void)fesetround(FE_TONEAREST);
+        memcpy(grads[k], t->grads, sizeof(grads[k]));
+        terms[k] = terms_of(t);
+        close_trainer(t);
+    }
+    assert_bits(grads[1], grads[0], "g_hat");
+    ck_assert_mem_eq(&terms[0], &terms[1], sizeof(terms[0]));
+}
+END_TEST
+
 TCase *regressions_here_case(void)
 {
     TCase *tests = tcase_create("bugs found here");
@@ -104,5 +247,11 @@ TCase *regressions_here_case(void)
     tcase_add_test(tests, flat_buffers_and_pointers_mix_within_a_step);
     tcase_add_test(tests, gradients_by_pointer_follow_flat_weights);
     tcase_add_test(tests, sizes_do_not_wrap_around);
+    tcase_add_test(tests, signals_of_any_size_have_a_mean);
+    tcase_add_test(tests, a_state_after_the_last_step_that_can_be_set_loads);
+    tcase_add_test(tests, a_bad_number_raises_no_exception);
+    tcase_add_test(tests, a_product_beyond_its_coefficient_is_zeros);
+    tcase_add_test(tests, a_reused_correction_beyond_its_coefficient_is_told);
+    tcase_add_test(tests, all_reduce_does_not_decide_how_the_step_rounds);
     return tests;
 }
