@@ -507,7 +507,8 @@ enum {
 typedef int32_t gradreg_rounding;
 enum {
     GRADREG_ROUNDING_NEAREST = 1,   /**< of theta + delta, ties to even (default) */
-    GRADREG_ROUNDING_STOCHASTIC = 2 /**< of the exact sum, reproducibly from the seed */
+    GRADREG_ROUNDING_STOCHASTIC = 2 /**< of theta + (float)coefficient * direction, which is formed
+                                         exactly; reproducibly from the seed */
 };
 typedef int32_t gradreg_non_finite;
 enum {
@@ -531,7 +532,7 @@ enum {
     GRADREG_NOISE_OFF = 1,      /**< default */
     GRADREG_NOISE_RELATIVE = 2, /**< RMS(noise) = scale RMS(weights), per segment */
     GRADREG_NOISE_NEFTUNE = 3,  /**< ||noise||_F = scale / sqrt(3), per segment */
-    GRADREG_NOISE_STEP = 4      /**< scale times the last step's delta; f32 weights and compute */
+    GRADREG_NOISE_STEP = 4      /**< scale times the last usable step's delta; f32 weights and compute */
 };
 
 /** Directional noise: the last usable step's clipped first gradient, whatever the direction of the
@@ -722,20 +723,22 @@ enum {
 };
 
 /** What the last combine or fallback did, for one layer or in total; NaN where undefined, and NaN
- *  with step 0 before the first. Norms and products are of the unscaled gradients. Frozen at 256
- *  bytes. "Perturbed" runs over segments that delta moves. */
+ *  with step 0 before the first. Norms and products are of the unscaled gradients. What compares g1 with
+ *  g2 leaves out segments that were absent in a pass; PRODUCT has neither strength, penalty nor shares.
+ *  Frozen at 256 bytes. "Perturbed" runs over segments that delta moves. */
 typedef struct gradreg_terms {
     uint32_t struct_size;
     uint32_t reserved0;
     double strength;           /**< total: lambda t(step); layer: lambda t(step) m(l) a(l) */
-    double effective_strength; /**< strength times the common clip factor, of a correction that is made;
-                                    NaN with separate clips active */
+    double effective_strength; /**< strength times the common clip factor, of a correction that is made; NaN
+                                    without one and with separate clips active. A reused correction:
+                                    strength, NaN where g1 is clipped */
     double effective_epsilon;  /**< ||delta|| / ||w||, of the whole step in every row */
     double penalty;            /**< sum over regularized roles of lambda_s/2 ||g1_s||^2, for PENALTY_NORM
                                     too */
     double first_norm;         /**< ||g1|| */
     double second_norm;        /**< ||g2|| (CENTRAL: of the pass at theta - delta; TRUNCATED: rows seen) */
-    double clip_first;         /**< c1 */
+    double clip_first;         /**< c1; 1 when g1 is not finite */
     double clip_second;        /**< c2 (CENTRAL: the smaller one); common_clip changes neither report */
     double direction_norm;     /**< ||u|| on perturbed segments, before clipping */
     double hvp_norm;           /**< ||D0|| ||w0|| / ||delta||, D0 and w0 without clips: about ||H w0||; in
@@ -866,6 +869,8 @@ GRADREG_API gradreg_status gradreg_regularizer_remove_noise(gradreg_regularizer 
 /** Step away from theta along the direction. grads (CALLER_KEEPS: first_grads) holds g1.
  *
  *      theta' = round(theta + (float)coefficient * u)
+ *
+ *  u here is g1 as it lies in grads, or v: clip and grad_scale are in the coefficient.
  *
  *  Both backward passes must differentiate the same function: same rollouts, advantages, old
  *  log-probs (taken at clean theta, not "none"), denominators, dropout seed and routing.
@@ -1098,7 +1103,8 @@ enum {
     GRADREG_AGGREGATE_SEQUENCE_SUM = 4,    /**< 1 / B */
     GRADREG_AGGREGATE_LENGTH_WEIGHTED = 5, /**< n_i / (B n_i) (LUSPO) */
     GRADREG_AGGREGATE_PROMPT_MEAN = 6      /**< 1 / (prompts * tokens of the prompt), a prompt's
-                                                sequences being in one call */
+                                                sequences being in one call. Prompts without a
+                                                token never count */
 };
 /** What is made of the rollout engine's log-probs l_s: weight exp(l' - l_s), per token or summed over
  *  the sequence, cut off at [rollout_low, rollout_high] or zeroed outside. */
@@ -1114,7 +1120,8 @@ enum {
 /** A policy loss as a composition. Start from gradreg_policy_preset(). Frozen at 256 bytes. */
 typedef struct gradreg_policy {
     uint32_t struct_size;
-    gradreg_ratio_level ratio_level;  /**< default TOKEN */
+    gradreg_ratio_level ratio_level;  /**< default TOKEN. Without meaning to GEOMETRIC_MEAN, whose
+                                           ratio is its mean's exp */
     gradreg_surrogate surrogate;      /**< default CLIPPED */
     gradreg_kl kl;                    /**< default NONE */
     gradreg_aggregation aggregation;  /**< default SEQUENCE_MEAN */
@@ -1128,7 +1135,8 @@ typedef struct gradreg_policy {
     double dual_clip; /**< CLIPPED: for A < 0 rho is at most -dual_clip A. 0 (default) = off, else > 1 */
     double gate_positive;   /**< SOFT_GATE: tau for A > 0, > 0. Default 1 */
     double gate_negative;   /**< tau otherwise, > 0. Default 1.05 */
-    double log_ratio_limit; /**< d is clamped to +-this, gradient 0 beyond. 0 (default) = off */
+    double log_ratio_limit; /**< d (its mean, where the ratio is of a mean) is clamped to +-this,
+                                 gradient 0 beyond. 0 (default) = off */
     double kl_coefficient;  /**< beta, finite. Default 0: a kl is only measured */
     double kl_limit;        /**< k is clamped to +-this, gradient 0 beyond. 0 (default) = off */
     double entropy_coefficient;  /**< c, finite. Default 0 */
@@ -1192,8 +1200,9 @@ typedef struct gradreg_policy_gradient {
         (uint32_t)sizeof(gradreg_policy_gradient), 0, 0, 0                                      \
     }
 
-/** What the loss saw. Fractions and means over tokens that count; with GRADREG_RATIO_SEQUENCE ratio
- *  and clip figures over sequences that have one. 0 where nothing counts (ratios and effective sample
+/** What the loss saw. Fractions and means over tokens that count; with GRADREG_RATIO_SEQUENCE the ratio
+ *  and the three fractions are means over sequences that have one, of the share of each one's tokens
+ *  (not GEOMETRIC_MEAN, whose figures are over tokens). 0 where nothing counts (ratios and effective sample
  *  size: 1). */
 typedef struct gradreg_policy_metrics {
     uint32_t struct_size;
@@ -1395,7 +1404,8 @@ GRADREG_API gradreg_status gradreg_logits_params_init(gradreg_logits_params *out
  *
  *  The largest logit is taken off first: logits of +-1e4 are safe, H is exact near one-hot rows and near
  *  uniform ones. exp is a polynomial in fp32 below 2.5 ulp, sums have a fixed order in fp32 lanes and
- *  double: relative error of H and of 1 - p_max below 3e-6, mostly 2e-7; each result is rounded once.
+ *  double: relative error of H and of 1 - p_max below 3e-6, mostly 2e-7, down to 1e-32 (exp flushes
+ *  what is not normal in fp32 to 0); each result is rounded once.
  *
  *  Returns:  OK; INVALID_ARGUMENT; UNSUPPORTED (a field of a newer version); STATE (context in use).
  *            Nothing is written unless OK.

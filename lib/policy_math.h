@@ -57,7 +57,7 @@ GR_FN gr_surrogate gr_surrogate_clipped(const gradreg_policy *p, double r, doubl
     s.rho = -(takes_plain ? plain : clipped);
     /* A cap below 1 + clip_high leaves the clipped branch to ratios that nothing has clipped. */
     s.by_log_ratio = (takes_plain ? capped : inside != r) ? 0.0 : -r * a;
-    s.flags = takes_plain && capped ? GR_TOKEN_LIMITED : 0;
+    s.flags = capped && (takes_plain || r * a < clipped) ? GR_TOKEN_LIMITED : 0;
     if (a < 0.0 && p->dual_clip > 0.0 && s.rho > -p->dual_clip * a) {
         s.rho = -p->dual_clip * a;
         s.by_log_ratio = 0.0;

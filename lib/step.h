@@ -136,7 +136,7 @@ GR_FN void gr_decide_first(const gr_step *s, const float *grad_scale)
     c->first_factor =
         c->first_usable ? gr_clip_factor(s->options.clip_first, c->first_norm) : 1.0;
     c->flags = c->first_usable ? 0 : GRADREG_FLAG_NON_FINITE_FIRST;
-    c->had_second = c->mirrored = c->dropped = c->noise_update = c->reuses = 0;
+    c->had_second = c->mirrored = c->dropped = c->noise_update = c->reuses = c->corrects = 0;
     c->second_usable = 1;
     c->non_finite_second = 0.0;
     c->slope = c->applied_cosine = gr_nan();

@@ -122,6 +122,7 @@ typedef struct gr_control {
     double applied_cosine;
     double slope; /* <g1, theta' - theta> */
     int32_t second_usable, dropped, had_second, mirrored, noise_in, noise_update, reuses;
+    int32_t corrects;    /* g_hat = a + k D or a + k h, not a alone */
     uint64_t noise_step; /* of the noise that is in: its random numbers and the step's */
 } gr_control;
 

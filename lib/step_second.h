@@ -22,9 +22,9 @@ GR_FN double gr_sum_seen(const gr_step *s, int row, int seen)
 /* TRUNCATED: rows that were not seen count with their first-pass norm. */
 GR_FN double gr_norm_with_unseen(const gr_step *s, int row)
 {
-    const double unseen = s->options.second_pass == GRADREG_SECOND_PASS_TRUNCATED
-                              ? gr_sum_seen(s, GR_SUM_FIRST, 0)
-                              : 0.0;
+    const int adds = s->options.second_pass == GRADREG_SECOND_PASS_TRUNCATED &&
+                     s->control->first_usable; /* else the fault is the first gradient's */
+    const double unseen = adds ? gr_sum_seen(s, GR_SUM_FIRST, 0) : 0.0;
     return sqrt(gr_sum_seen(s, row, 1) + unseen) / fabs(s->control->grad_scale);
 }
 
@@ -211,6 +211,7 @@ GR_FN void gr_decide_combine(const gr_step *s)
         gr_note_no_direction(s);
         return;
     }
+    c->corrects = 1;
     c->has_kept = s->options.interval > 1;
 }
 
@@ -242,8 +243,9 @@ GR_FN void gr_decide_reuse(const gr_step *s, const float *grad_scale)
     }
     if (!c->has_kept || !c->master_usable)
         return;
-    if (!gr_write_corrected(s, c->first_factor, 0.0, 0.0, c->w_norm / c->nu * c->grad_scale,
-                            0.0))
+    c->corrects = gr_write_corrected(s, c->first_factor, 0.0, 0.0,
+                                     c->w_norm / c->nu * c->grad_scale, 0.0);
+    if (!c->corrects)
         gr_note_no_direction(s);
     for (int b = 0; b < s->bin_count; b++)
         if ((s->bins[b].flags & GR_SEGMENT_KEEPS) == 0)

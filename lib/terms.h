@@ -48,7 +48,8 @@ typedef struct gr_group {
     double noise, noise_applied, noise_along;
     double penalty;
     double non_finite_first, non_finite_second, absent;
-    int seen;
+    int seen;   /* something was read of the second gradient */
+    int unread; /* the step ended before g1 and g2 were compared */
 } gr_group;
 
 GR_FN void gr_group_add_gradients(const gr_step *s, int b, gr_group *g)
@@ -72,6 +73,8 @@ GR_FN void gr_group_add_gradients(const gr_step *s, int b, gr_group *g)
     if ((s->bins[b].flags & GR_SEGMENT_SEEN) == 0 || !s->control->had_second)
         return;
     g->seen = 1;
+    if (k->write == GR_WRITE_ZERO || k->write == GR_WRITE_RAW)
+        g->unread = 1;
     g->seen_first += first;
     g->second += second;
     g->plus += plus;
@@ -131,6 +134,8 @@ GR_FN void gr_terms_second(const gr_step *s, const gr_group *g, double *t)
     const double scale = fabs(c->grad_scale);
 
     t[GR_TERM_SECOND_NORM] = sqrt(g->second) / scale;
+    if (g->unread)
+        return;
     t[GR_TERM_ALIGNMENT] = gr_cosine(g->cross, central ? g->plus : g->seen_first, g->second);
     t[GR_TERM_DIFFERENCE_NOISE] = gr_ratio(sqrt(g->ulps), sqrt(g->d0) * (central ? 2.0 : 1.0));
     if (!c->moves)
@@ -148,6 +153,12 @@ GR_FN void gr_terms_step(const gr_step *s, const gr_group *g, int layer, int all
     t[GR_TERM_CHANGED_FRACTION] = gr_ratio(g->changed, g->moved_elements);
 }
 
+/* A truncated pass needs the first gradient for it. */
+GR_FN int gr_knows_second_norm(const gr_step *s)
+{
+    return s->control->first_usable || s->options.second_pass != GRADREG_SECOND_PASS_TRUNCATED;
+}
+
 GR_FN void gr_terms_gradients(const gr_step *s, const gr_group *g, double *t)
 {
     const gr_control *c = s->control;
@@ -157,7 +168,7 @@ GR_FN void gr_terms_gradients(const gr_step *s, const gr_group *g, double *t)
     t[GR_TERM_CLIP_FIRST] = c->first_factor;
     t[GR_TERM_DIRECTION_NORM] = sqrt(g->direction);
     t[GR_TERM_UPDATE_NORM] = sqrt(g->out) / scale;
-    if (c->had_second && c->second_usable)
+    if (c->had_second && c->second_usable && gr_knows_second_norm(s))
         t[GR_TERM_CLIP_SECOND] = gr_smaller(c->second_factor, c->plus_factor);
     if (s->options.output == GRADREG_OUTPUT_PRODUCT)
         return;
@@ -175,6 +186,8 @@ GR_FN void gr_terms_strength(const gr_step *s, int layer, int all, double *t)
     if (s->options.output == GRADREG_OUTPUT_PRODUCT)
         return;
     t[GR_TERM_STRENGTH] = strength;
+    if (!c->corrects)
+        return;
     if (!clipped)
         t[GR_TERM_EFFECTIVE_STRENGTH] = strength;
     else if (s->options.common_clip && c->had_second)

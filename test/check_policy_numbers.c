@@ -154,10 +154,10 @@ END_TEST
 START_TEST(a_cap_inside_the_clip_range_does_what_the_formula_says)
 {
     static const struct {
-        double r, a, rho, slope;
-    } rows[] = { { 1.2, -1.0, 1.2, 1.2 },     { 1.2, 1.0, -1.1, 0.0 },
-                 { 1.05, 1.0, -1.05, -1.05 }, { 1.6, -1.0, 1.5, 0.0 },
-                 { 1.05, -1.0, 1.05, 1.05 },  { 1.6, 1.0, -1.1, 0.0 } };
+        double r, a, rho, slope, limited;
+    } rows[] = { { 1.2, -1.0, 1.2, 1.2, 0 },     { 1.2, 1.0, -1.1, 0.0, 1 },
+                 { 1.05, 1.0, -1.05, -1.05, 0 }, { 1.6, -1.0, 1.5, 0.0, 1 },
+                 { 1.05, -1.0, 1.05, 1.05, 0 },  { 1.6, 1.0, -1.1, 0.0, 1 } };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         policy_rig *rig = row_of(1, rows[i].a);
         rig->policy.cap = 1.1;
@@ -166,6 +166,7 @@ START_TEST(a_cap_inside_the_clip_range_does_what_the_formula_says)
         run(rig);
         near(rig->metrics.loss, rows[i].rho, "rho");
         near((double)rig->dlogp[0], rows[i].slope, "slope");
+        near(rig->metrics.limited_fraction, rows[i].limited, "limited");
         policy_rig_free(rig);
     }
 }

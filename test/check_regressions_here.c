@@ -182,27 +182,6 @@ START_TEST(a_product_beyond_its_coefficient_is_zeros)
 }
 END_TEST
 
-/* A step that reuses a correction whose coefficient is beyond f32 did nothing, and did not say so. */
-START_TEST(a_reused_correction_beyond_its_coefficient_is_told)
-{
-    gradreg_regularizer_params p = plain();
-    float first[ELEMENTS], second[ELEMENTS];
-
-    p.interval = 2;
-    struct trainer *t = open_trainer(small_table, &p);
-    fill(first, 4);
-    fill(second, 9);
-    step_with(t, first, second);
-    ck_assert_uint_eq(terms_of(t).flags, 0);
-    assert_ok(gradreg_regularizer_set_strength(t->reg, 1e39));
-    fill(t->grads, 4);
-    assert_ok(gradreg_regularizer_combine(t->reg, &t->buffers));
-    assert_bits(t->grads, first, "g_hat");
-    ck_assert_uint_eq(terms_of(t).flags, GRADREG_FLAG_NO_DIRECTION);
-    close_trainer(t);
-}
-END_TEST
-
 static int32_t reduce_and_round_up(void *user, double *values, size_t count, void *stream)
 {
     (void)values, (void)count, (void)stream;
@@ -239,6 +218,123 @@ START_TEST(all_reduce_does_not_decide_how_the_step_rounds)
 }
 END_TEST
 
+/* A step that ended before its gradients were compared reported a curvature of 0. */
+enum spoilt {
+    FIRST_IS_ZEROED,
+    FIRST_IS_KEPT,
+    SECOND_IS_ZEROED,
+    PRODUCT_WITHOUT_DIRECTION,
+    SPOILT
+};
+
+START_TEST(a_spoilt_step_compares_nothing)
+{
+    gradreg_regularizer_params p = plain();
+    float first[ELEMENTS], second[ELEMENTS];
+
+    p.non_finite_second = GRADREG_NON_FINITE_ZERO;
+    if (_i == FIRST_IS_KEPT)
+        p.non_finite_first = GRADREG_NON_FINITE_PROPAGATE;
+    if (_i == PRODUCT_WITHOUT_DIRECTION)
+        p.output = GRADREG_OUTPUT_PRODUCT;
+    struct trainer *t = open_trainer(small_table, &p);
+    fill(first, 4);
+    fill(second, 9);
+    if (_i == FIRST_IS_ZEROED || _i == FIRST_IS_KEPT)
+        first[3] = (float)NAN;
+    if (_i == SECOND_IS_ZEROED)
+        second[3] = (float)NAN;
+    if (_i == PRODUCT_WITHOUT_DIRECTION)
+        memset(first, 0, sizeof(first));
+    step_with(t, first, second);
+    const gradreg_terms terms = terms_of(t);
+    ck_assert(isnan(terms.alignment) && isnan(terms.difference_noise));
+    ck_assert(isnan(terms.curvature) && isnan(terms.hvp_norm));
+    ck_assert(isnan(terms.effective_strength));
+    close_trainer(t);
+}
+END_TEST
+
+/* A truncated pass takes norms that it did not see from the first gradient, and its faults with them. */
+START_TEST(a_bad_first_gradient_is_not_the_seconds_fault)
+{
+    gradreg_regularizer_params p = plain();
+    float first[ELEMENTS], second[ELEMENTS];
+
+    p.second_pass = GRADREG_SECOND_PASS_TRUNCATED;
+    p.common_clip = 1;
+    p.clip_first = p.clip_second = 10.0;
+    p.schedule.first_layer = p.schedule.full_layer = 1;
+    struct trainer *t = open_trainer(small_table, &p);
+    fill(first, 4);
+    fill(second, 9);
+    first[0] = (float)NAN; /* layer 0 is not seen */
+    step_with(t, first, second);
+    const gradreg_terms terms = terms_of(t);
+    ck_assert_uint_eq(terms.flags, GRADREG_FLAG_NON_FINITE_FIRST);
+    ck_assert_uint_eq(terms.non_finite_first, 1);
+    ck_assert_uint_eq(terms.non_finite_second, 0);
+    ck_assert(isfinite(terms.second_norm) && isnan(terms.clip_second));
+    close_trainer(t);
+}
+END_TEST
+
+/* lambda was called effective where nothing had been corrected. */
+enum uncorrected { FELL_BACK, WAS_DROPPED, HAD_NO_DIRECTION, HAD_NOTHING_KEPT, UNCORRECTED };
+
+START_TEST(a_strength_takes_effect_in_a_correction_only)
+{
+    gradreg_regularizer_params p = plain();
+
+    p.min_fidelity = _i == WAS_DROPPED ? 0.9 : 0.0;
+    p.epsilon = 0x1p-12;
+    p.interval = _i == HAD_NOTHING_KEPT ? 2 : 1;
+    struct trainer *t = open_trainer(small_table, &p);
+    for (size_t i = 0; i < ELEMENTS; i++)
+        t->theta[i] += _i == WAS_DROPPED ? 0x1p20f : 0.0f;
+    fill(t->grads, 4);
+    if (_i == HAD_NO_DIRECTION)
+        memset(t->grads, 0, sizeof(t->grads));
+    assert_ok(gradreg_regularizer_perturb(t->reg, &t->buffers));
+    if (_i == FELL_BACK || _i == HAD_NOTHING_KEPT)
+        assert_ok(gradreg_regularizer_fallback(t->reg, &t->buffers));
+    else
+        assert_ok(gradreg_regularizer_combine(t->reg, &t->buffers));
+    if (_i == HAD_NOTHING_KEPT) {
+        fill(t->grads, 4);
+        assert_ok(gradreg_regularizer_combine(t->reg, &t->buffers));
+    }
+    const gradreg_terms terms = terms_of(t);
+    ck_assert_double_eq(terms.strength, p.strength);
+    ck_assert(isnan(terms.effective_strength));
+    close_trainer(t);
+}
+END_TEST
+
+/* A kept correction beyond f32 was left out without a word. */
+START_TEST(a_kept_correction_that_is_too_large_is_told)
+{
+    gradreg_regularizer_params p = plain();
+    float first[ELEMENTS], second[ELEMENTS];
+
+    p.interval = 3;
+    struct trainer *t = open_trainer(small_table, &p);
+    fill(first, 4);
+    fill(second, 9);
+    step_with(t, first, second);
+    for (int large = 0; large < 2; large++) {
+        assert_ok(gradreg_regularizer_set_strength(t->reg, large ? 1e300 : p.strength));
+        memcpy(t->grads, first, sizeof(first));
+        assert_ok(gradreg_regularizer_combine(t->reg, &t->buffers));
+        const gradreg_terms terms = terms_of(t);
+        ck_assert_uint_eq(terms.flags, large ? GRADREG_FLAG_NO_DIRECTION : 0);
+        ck_assert_int_eq(isnan(terms.effective_strength) != 0, large);
+    }
+    assert_bits(t->grads, first, "grads");
+    close_trainer(t);
+}
+END_TEST
+
 TCase *regressions_here_case(void)
 {
     TCase *tests = tcase_create("bugs found here");
@@ -251,7 +347,10 @@ TCase *regressions_here_case(void)
     tcase_add_test(tests, a_state_after_the_last_step_that_can_be_set_loads);
     tcase_add_test(tests, a_bad_number_raises_no_exception);
     tcase_add_test(tests, a_product_beyond_its_coefficient_is_zeros);
-    tcase_add_test(tests, a_reused_correction_beyond_its_coefficient_is_told);
     tcase_add_test(tests, all_reduce_does_not_decide_how_the_step_rounds);
+    tcase_add_loop_test(tests, a_spoilt_step_compares_nothing, 0, SPOILT);
+    tcase_add_test(tests, a_bad_first_gradient_is_not_the_seconds_fault);
+    tcase_add_loop_test(tests, a_strength_takes_effect_in_a_correction_only, 0, UNCORRECTED);
+    tcase_add_test(tests, a_kept_correction_that_is_too_large_is_told);
     return tests;
 }

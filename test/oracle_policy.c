@@ -382,7 +382,7 @@ static void find_weights(oracle_policy *o)
 static bool cap_holds(const gradreg_policy *p, double r, double a)
 {
     return p->surrogate == GRADREG_SURROGATE_CLIPPED && a != 0.0 && p->cap > 0.0 &&
-           r > p->cap && p->cap * a <= clip(p, r) * a;
+           r > p->cap && (p->cap * a <= clip(p, r) * a || r * a < clip(p, r) * a);
 }
 
 static bool dual_clip_holds(const gradreg_policy *p, double r, double a)

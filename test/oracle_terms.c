@@ -88,17 +88,18 @@ static void report_strength(const struct view *v)
 {
     const oracle_step *step = v->step;
     const double strength = step->strength * layer_weight(v);
+    const bool none = step->outcome != ORACLE_CORRECTED || !step->moved;
     const bool separate = step->clipped && !v->o->params.common_clip;
 
     say(v, ORACLE_STRENGTH, strength, 1e-12);
-    say(v, ORACLE_EFFECTIVE_STRENGTH, separate ? NAN : strength * step->clip_common,
+    say(v, ORACLE_EFFECTIVE_STRENGTH, none || separate ? NAN : strength * step->clip_common,
         2.0 * ORACLE_ROUNDING + v->o->norm_error);
     say(v, ORACLE_PENALTY, penalty(v), v->o->sum_error + 1e-12);
     if (is_product(v)) {
         leave_open(v, ORACLE_STRENGTH);
         leave_open(v, ORACLE_PENALTY);
     }
-    if (is_product(v) || step->outcome != ORACLE_CORRECTED || step->reuses || !step->moved)
+    if (is_product(v) || step->reuses)
         leave_open(v, ORACLE_EFFECTIVE_STRENGTH);
 }
 
