@@ -333,7 +333,8 @@ enum {
 
 /** One tensor, or one layer's part of one. Frozen at 64 bytes. */
 typedef struct gradreg_segment {
-    uint64_t offset;        /**< first element in the flat buffer, over all ranks. Default 0 */
+    uint64_t offset;        /**< first element in the flat buffer, over all ranks; may be 0 in every segment
+                                 where all buffers are pointers per segment. Default 0 */
     uint64_t count;         /**< elements over all ranks; 0 is allowed. Default 0 */
     uint64_t shard_begin;   /**< with a pointer per segment: first element held here. Default 0 */
     uint64_t shard_count;   /**< ... and how many; shard_begin = shard_count = 0 means all.
@@ -1137,7 +1138,8 @@ typedef struct gradreg_policy {
     double gate_negative;   /**< tau otherwise, > 0. Default 1.05 */
     double log_ratio_limit; /**< d (its mean, where the ratio is of a mean) is clamped to +-this,
                                  gradient 0 beyond. 0 (default) = off */
-    double kl_coefficient;  /**< beta, finite. Default 0: a kl is only measured */
+    double kl_coefficient;  /**< beta, finite; does nothing with KL_NONE. Default 0: a kl is only
+                                 measured */
     double kl_limit;        /**< k is clamped to +-this, gradient 0 beyond. 0 (default) = off */
     double entropy_coefficient;  /**< c, finite. Default 0 */
     double off_policy_threshold; /**< rho is left out of sequences with A < 0 whose mean of (l_s - l), or

@@ -104,10 +104,14 @@ static gradreg_status check_numbers(const gradreg_regularizer_params *p)
     };
     for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
         const number *n = &numbers[i];
-        const int fits = isfinite(n->value) && n->value <= n->most &&
+        const int fits = n->value <= n->most &&
                          (n->above_least ? n->value > n->least : n->value >= n->least);
-        GR_REQUIRE(fits, "params.%s is %g, must be finite, %s %g and <= %g", n->name, n->value,
-                   n->above_least ? ">" : ">=", n->least, n->most);
+        GR_REQUIRE(isfinite(n->value), "params.%s is %g, must be finite", n->name, n->value);
+        GR_REQUIRE(fits, "params.%s is %g, must be %s %g%s", n->name, n->value,
+                   n->above_least ? ">" : ">=", n->least,
+                   n->most > 1    ? ""
+                   : n->most == 1 ? " and <= 1"
+                                  : " and < 1");
     }
     GR_REQUIRE(p->adaptive.a_max == 0 || p->adaptive.a_max >= p->adaptive.a_min,
                "params.adaptive.a_max is %g, must be 0 or at least a_min = %g",

@@ -266,11 +266,15 @@ static void remark(gradreg_regularizer *reg)
             (p->depth == GRADREG_DEPTH_ON_PENALTY || reg->multipliers[bin->layer + 1] > 0);
     }
     if (!steps)
-        gradreg_i_log(reg->context, GRADREG_LOG_WARNING,
-                      "segments: none is perturbed, the regularizer will do nothing");
+        gradreg_i_log(
+            reg->context, GRADREG_LOG_WARNING,
+            "segments: none is perturbed, the regularizer will do nothing: it wants "
+            "layers of 0 or more (or outside_multiplier > 0), roles of perturbed_roles");
     if (!regularizes && p->output == GRADREG_OUTPUT_REGULARIZED)
-        gradreg_i_log(reg->context, GRADREG_LOG_WARNING,
-                      "segments: none is regularized, the regularizer will do nothing");
+        gradreg_i_log(
+            reg->context, GRADREG_LOG_WARNING,
+            "segments: none is regularized, the regularizer will do nothing: it wants "
+            "layers whose multiplier is not 0, roles of regularized_roles");
 }
 
 static gradreg_status make_equipped(gradreg_regularizer **out, gradreg_context *context,
@@ -359,15 +363,31 @@ gradreg_status gradreg_i_regularizer_call(gradreg_regularizer *reg, gr_entry ent
     return status;
 }
 
+/* What leads from one state to a call that another one is wanted for. */
+static const char *way_out(enum gr_state now, enum gr_state wanted)
+{
+    if (now == GR_STATE_MIRRORED && wanted == GR_STATE_PERTURBED)
+        return "combine is next";
+    if (wanted == GR_STATE_MIRRORED)
+        return now == GR_STATE_PERTURBED ? "call mirror first"
+                                         : "call perturb and mirror first";
+    if (wanted == GR_STATE_PERTURBED)
+        return "call perturb first";
+    if (wanted == GR_STATE_NOISY)
+        return "call inject_noise first";
+    return now == GR_STATE_NOISY ? "call remove_noise or end the step first"
+                                 : "end the step first, with combine, fallback or cancel";
+}
+
 gradreg_status gradreg_i_regularizer_expect(const gradreg_regularizer *reg, enum gr_state one,
                                             enum gr_state other)
 {
     static const char *const names[] = { "idle", "noisy", "perturbed", "mirrored" };
     if (reg->state == one || reg->state == other)
         return GRADREG_OK;
-    return GR_FAIL(GRADREG_ERROR_STATE, "the regularizer is %s, must be %s%s%s",
+    return GR_FAIL(GRADREG_ERROR_STATE, "the regularizer is %s, must be %s%s%s: %s",
                    names[reg->state], names[one], one == other ? "" : " or ",
-                   one == other ? "" : names[other]);
+                   one == other ? "" : names[other], way_out(reg->state, one));
 }
 
 gradreg_status gradreg_i_regularizer_clear(gradreg_regularizer *reg, int first_row, int end_row)

@@ -94,8 +94,10 @@ typedef struct gr_transfer {
 
 static gradreg_status check_size(const gradreg_regularizer *reg, size_t bytes)
 {
-    GR_REQUIRE(bytes == state_bytes(reg), "bytes is %zu, must be state_bytes = %zu", bytes,
-               state_bytes(reg));
+    GR_REQUIRE(bytes == state_bytes(reg),
+               "bytes is %zu, must be state_bytes = %zu for this table and "
+               "these parameters",
+               bytes, state_bytes(reg));
     return gradreg_i_regularizer_expect(reg, GR_STATE_IDLE, GR_STATE_IDLE);
 }
 

@@ -388,8 +388,8 @@ gradreg_status gradreg_i_table_build(gr_table *t, void *memory, const gradreg_se
         t->block_capacity += s->capacity > 0 ? s->capacity / GR_BLOCK + 2 : 0;
     }
     GR_REQUIRE(p->noise.rule == GRADREG_NOISE_OFF || noise_segments > 0,
-               "params.noise: no segment has role 0x%x in layers %d to %d", p->noise.roles,
-               p->noise.first_layer, p->noise.last_layer);
+               "params.noise: no segment has a role of noise.roles = 0x%x in layers %d to %d",
+               p->noise.roles, p->noise.first_layer, p->noise.last_layer);
     t->hash = hash_of(t, p);
     return GRADREG_OK;
 }

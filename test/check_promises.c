@@ -85,6 +85,34 @@ START_TEST(creation_warns_of_settings_that_do_not_do_what_they_say)
 }
 END_TEST
 
+START_TEST(a_number_out_of_range_is_told_its_range)
+{
+    static const struct {
+        double strength, min_fidelity, ema;
+        const char *words;
+    } wrong[] = {
+        { NAN, 0, 0, "params.strength is nan, must be finite" },
+        { -1, 0, 0, "params.strength is -1, must be >= 0" },
+        { 0.5, 2, 0, "params.min_fidelity is 2, must be >= 0 and <= 1" },
+        { 0.5, 0, 1, "params.adaptive.ema is 1, must be >= 0 and < 1" },
+    };
+    gradreg_context *context = NULL;
+    size_t bytes;
+
+    assert_ok(gradreg_context_create(&context, NULL));
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        gradreg_regularizer_params p = plain_params();
+        p.strength = wrong[i].strength;
+        p.min_fidelity = wrong[i].min_fidelity;
+        p.adaptive.ema = wrong[i].ema;
+        assert_fails(gradreg_regularizer_workspace_bytes(&bytes, context, table, SEGMENTS, &p),
+                     GRADREG_ERROR_INVALID_ARGUMENT, wrong[i].words);
+        ck_assert_str_eq(strstr(gradreg_last_error(), "params."), wrong[i].words);
+    }
+    assert_ok(gradreg_context_destroy(context));
+}
+END_TEST
+
 /* ---- sums over ranks --------------------------------------------------------------- */
 
 /* The other rank has nothing to add. */
@@ -303,6 +331,7 @@ int main(void)
     tcase_set_timeout(core, 60);
     tcase_add_loop_test(core, creation_warns_of_settings_that_do_not_do_what_they_say, 0,
                         REMARKS);
+    tcase_add_test(core, a_number_out_of_range_is_told_its_range);
     tcase_add_loop_test(core, a_step_asks_for_three_sums_and_a_fourth_with_noise, 0,
                         4 * LAST_STEP);
     tcase_add_test(core, a_null_step_shows_the_noise_of_the_passes_alone);

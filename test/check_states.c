@@ -105,20 +105,27 @@ START_TEST(sentences_name_the_state_and_what_was_expected)
     gradreg_buffers *b = &r->buffers;
 
     assert_fails(gradreg_regularizer_remove_noise(reg, b), GRADREG_ERROR_STATE, "is idle",
-                 "must be noisy");
+                 "must be noisy: call inject_noise first");
     assert_fails(gradreg_regularizer_fallback(reg, b), GRADREG_ERROR_STATE, "is idle",
-                 "perturbed", "mirrored");
+                 "must be perturbed or mirrored: call perturb first");
+    assert_fails(gradreg_regularizer_combine(reg, b), GRADREG_ERROR_STATE, "is idle",
+                 "must be mirrored: call perturb and mirror first");
     lead_to(r, PERTURBED, false);
     assert_fails(gradreg_regularizer_perturb(reg, b), GRADREG_ERROR_STATE, "is perturbed",
-                 "idle or noisy");
+                 "idle or noisy: end the step first, with combine, fallback or cancel");
     assert_fails(gradreg_regularizer_combine(reg, b), GRADREG_ERROR_STATE, "is perturbed",
-                 "must be mirrored");
+                 "must be mirrored: call mirror first");
     assert_fails(gradreg_regularizer_set_epsilon(reg, 1.0), GRADREG_ERROR_STATE,
                  "is perturbed");
     assert_ok(gradreg_regularizer_mirror(reg, b));
     assert_fails(gradreg_regularizer_mirror(reg, b), GRADREG_ERROR_STATE, "is mirrored",
-                 "must be perturbed");
-    assert_fails(gradreg_regularizer_inject_noise(reg, b), GRADREG_ERROR_STATE, "is mirrored");
+                 "must be perturbed: combine is next");
+    assert_fails(gradreg_regularizer_inject_noise(reg, b), GRADREG_ERROR_STATE, "is mirrored",
+                 "end the step first");
+    assert_ok(gradreg_regularizer_cancel(reg, b));
+    lead_to(r, NOISY, false);
+    assert_fails(gradreg_regularizer_inject_noise(reg, b), GRADREG_ERROR_STATE, "is noisy",
+                 "must be idle: call remove_noise or end the step first");
     assert_ok(gradreg_regularizer_cancel(reg, b));
     rig_close(r);
 }

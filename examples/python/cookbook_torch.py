@@ -128,6 +128,17 @@ def adapters_only(model):
     # [end]
 
 
+def own_names(model):
+    # [names]
+    def classify(name):                                 # gradreg.classify and its answers, corrected
+        layer, role = gradreg.classify(name)            # ("blocks.3.mixer.up.weight": 3, OTHER)
+        return layer, "mlp" if ".mixer." in name else role
+
+    regularizer = gradreg.torch.Regularizer(model, classify=classify)
+    # [end]
+    return regularizer
+
+
 def noise(model, optimizer, closure):
     # [noise]
     regularizer = gradreg.torch.Regularizer(
@@ -170,6 +181,7 @@ def main():
     noise(model, optimizer, closure)
     with tempfile.TemporaryDirectory() as folder:
         resume(regularizer, model, f"{folder}/run.pt")
+    own_names(model)
     adapters_only(model)
     print("ok")
 

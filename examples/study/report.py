@@ -28,8 +28,22 @@ CAPTIONS = {
     "diversity": "Eight answers to each held-out prompt. Ticks are single seeds.",
     "trace": "Causal trace: noise of 0.5 RMS in what leaves one layer at the last token of a prompt.",
     "deltas": "Frobenius norm of the change of each projection since the base model.",
-    "terms": "What the library reported per layer, first seed.",
+    "terms": "What the library reported per layer, first seed. Applied cosine 1 (black): every step reached "
+             "the weights as it was meant.",
     "cost": "Where the time of a step goes.",
+}
+
+NOTES = {
+    "sampled": "Held-out problems, answers drawn at temperature 1. Rewarded totals: in the domain too, but "
+               "totals that reinforcement learning rewards.",
+    "greedy": "The same problems, always the likeliest token.",
+    "behaviour": "Eight answers to each prompt. Distinct: different runs of two or three tokens among all of "
+                 "theirs. With a zero: one of the two numbers is 0. Few carries, many zeros: easy sums.",
+    "strength": "docs/concepts.md reads such a report. Applied cosine and first-order ratio should be "
+                "near 1.",
+    "trace": "Undisturbed, and with noise in what leaves one layer: mean and standard deviation over 30 "
+             "trials, averaged over each third of the layers.",
+    "cost": "Shares of the processor's time.",
 }
 
 
@@ -65,6 +79,11 @@ def terminal_table(arms):
         nats = statistics.fmean(v for r in runs for v in r.last("entropy")["mean"] if v is not None)
         trigrams = statistics.fmean(r.last("diversity")["trigrams"] for r in runs)
         lines.append(f"{results.ARMS[arm]:28}{cells}{nats:9.3f}{100 * trigrams:9.1f}%")
+    lines += ["", "in domain: write two numbers whose sum is given, which is rewarded; complete: the second of "
+              "them;", "add: the sum. Neither of these is rewarded: what they lose was forgotten. distinct: "
+              "different", "trigrams among eight answers to a prompt."]
+    if all(len(runs) == 1 for runs in arms.values()):
+        lines[-1] += " One seed: another may say otherwise."
     return "\n".join(lines)
 
 
@@ -97,12 +116,15 @@ seeds.</p>"""
 
 
 def write_html(path, arms, drawn, command):
-    lists = "".join(f"<li>{html.escape(line[2:])}</li>" for line in setup(arms, command).splitlines())
+    items = [re.sub("`(.*)`", r"<code>\1</code>", html.escape(line[2:]))
+             for line in setup(arms, command).splitlines()]
+    lists = "".join(f"<li>{item}</li>" for item in items)
     parts = ["<!doctype html><html lang='en'><meta charset='utf-8'><title>libgradreg: a run</title>",
              f"<style>{STYLE}</style><h1>libgradreg: reinforcement learning, regularized</h1>",
              INTRODUCTION, f"<ul>{lists}</ul>"]
     for name in ("sampled", "greedy", "behaviour", "strength", "trace", "cost"):
-        parts.append(markdown_table_to_html(results.TABLES[name](arms)))
+        parts.append(markdown_table_to_html(results.TABLES[name](arms)) +
+                     f"<figcaption>{NOTES[name]}</figcaption>")
     for name, source in drawn.items():
         source = source[source.index("<svg"):]
         # Names inside a picture must differ from those of the other pictures on the page.

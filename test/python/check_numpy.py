@@ -349,6 +349,17 @@ class Losses(Case):
         np.testing.assert_allclose(out, [1, -0.5, -0.5, -2, 0, 2], rtol=1e-6)
         out = gradreg.advantages([1.0, 0.0], 2, scale="group_std", epsilon=0)
         np.testing.assert_allclose(out, [math.sqrt(0.5), -math.sqrt(0.5)], rtol=1e-6)
+        np.testing.assert_array_equal(gradreg.advantages(rewards, baseline="none")[:4], rewards[:4])
+
+    def test_what_would_do_nothing_is_refused(self):
+        self.refused((gradreg.Error, ValueError), ["group_size", "group"], gradreg.advantages, [1.0, 0.0])
+        policy = gradreg.Policy("grpo", kl_coefficient=0.04)
+        for call in (lambda: gradreg.policy_loss(policy, self.logp, self.advantages, ref_logp=self.logp),
+                     lambda: gradreg.policy_logits(policy, np.zeros((3, 5, 4), np.float32),
+                                                   np.zeros((3, 5), np.int32), self.advantages)):
+            self.refused((gradreg.Error, ValueError), ["kl_coefficient = 0.04", "kl='k3'"], call)
+        policy.kl = "k3"
+        gradreg.policy_loss(policy, self.logp, self.advantages, ref_logp=self.logp)
 
 
 class LogProbs(Case):

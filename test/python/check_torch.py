@@ -6,6 +6,8 @@ import contextlib
 import copy
 import io
 import math
+import pickle
+import re
 import sys
 import threading
 
@@ -346,6 +348,47 @@ class Habits(TorchCase):
             self.assertEqual([(s.layer, s.role) for s in regularizer.core.segments],
                              [(3, gradreg.Role.ATTENTION)] * 2)
 
+    def test_names_of_ones_own_take_a_function(self):
+        model, loss_of = setting(0)
+        named = [(name.replace("self_attn", "mix").replace("mlp", "widen"), parameter)
+                 for name, parameter in model.named_parameters()]
+
+        def classify(name):
+            layer, role = gradreg.classify(name)
+            return layer, "attention" if ".mix." in name else "mlp" if ".widen." in name else role
+
+        found = []
+        for parameters, more in ((model, {}), (named, {"classify": classify})):
+            regularizer = gt.Regularizer(parameters, strength=0.5, epsilon=0.05, **more)
+            regularizer.step(closure_of(model, loss_of))
+            found.append([gradients(model), repr(regularizer)])
+        self.same(found[0][0], found[1][0])
+        self.assertEqual(found[0][1], found[1][1])
+        with self.assertLogs("gradreg", "WARNING") as caught:
+            left = gt.Regularizer(named)
+        self.assertIn("layers.0.mix.q_proj.weight first, do not say", caught.output[0])
+        self.assertIn("classify", caught.output[0])
+        perturbed = [int(re.search(r"(\d+) perturbed", text).group(1))
+                     for text in (found[0][1], repr(left))]
+        self.assertEqual(perturbed[0] - perturbed[1], sum(a != b for (a, _), (b, _) in
+                                                          zip(named, model.named_parameters())))
+
+    def test_what_gets_no_gradient_is_said_once(self):
+        model, loss_of = setting()
+        regularizer = gt.Regularizer(model, epsilon=0.05)
+        model.norm.weight.requires_grad_(False)
+        with self.assertLogs("gradreg", "WARNING") as caught:
+            for _ in range(2):
+                regularizer.step(closure_of(model, loss_of))
+        self.assertEqual(len(caught.output), 1)
+        self.assertIn("norm.weight first, have no gradient", caught.output[0])
+
+    def test_an_optimizer_of_another_model_is_said(self):
+        model, _ = setting()
+        with self.assertLogs("gradreg", "WARNING") as caught:
+            gt.Regularizer(model, torch.optim.SGD(setting()[0].parameters(), 0.1))
+        self.assertIn("holds none of the model's parameters", caught.output[0])
+
     def test_half_precision_models_come_back_to_the_last_bit(self):
         model, loss_of = setting(kind=torch.bfloat16)
         before = weights(model)
@@ -448,11 +491,69 @@ class BadInput(TorchCase):
         both = [("layers.0.a", nn.Parameter(torch.ones(4))),
                 ("layers.0.b", nn.Parameter(torch.ones(4, device="meta")))]
         self.refused((error, ValueError), ["layers.0.b", "meta", "cpu"], gt.Regularizer, both)
-        self.refused((error, ValueError), "layer_count", gt.Regularizer,
+        self.refused((error, ValueError), "classify", gt.Regularizer,
                      [("weight", nn.Parameter(torch.ones(4)))])
         self.refused((error, ValueError), "requires a gradient", gt.Regularizer, [])
         self.refused((error, TypeError), "not list", gt.Regularizer, [("layers.0.a", [1.0])])
         self.refused((error, TypeError), "'lamda'", gt.Regularizer, setting()[0], lamda=1)
+        self.refused((error, TypeError), "did you mean epsilon?", gt.Regularizer, setting()[0], epsilom=1)
+        for wrong, kind in ((setting()[0].parameters(), "Parameter"),
+                            (torch.optim.SGD(setting()[0].parameters(), 0.1), "SGD")):
+            self.refused((error, TypeError), ["named_parameters()", "not " + kind], gt.Regularizer, wrong)
+        self.refused((error, ValueError), ["classify('layers.0.a')", "'mpl'"], gt.Regularizer,
+                     [("layers.0.a", nn.Parameter(torch.ones(4)))], classify=lambda name: (0, "mpl"))
+
+    def test_a_step_without_a_gradient_anywhere(self):
+        regularizer = gt.Regularizer(self.model)
+        before = weights(self.model)
+        words = ["no parameter has a gradient", "backward()"]
+        self.refused((gradreg.Error, RuntimeError), words, regularizer.perturb)
+        self.refused((gradreg.Error, RuntimeError), words, regularizer.step, lambda: None)
+        self.same(weights(self.model), before)
+        with gt.Regularizer(self.model, direction="gaussian", output="product") as free:
+            free.perturb()
+            free.cancel()
+
+    def test_an_optimizer_that_steps_between_the_passes(self):
+        optimizer = torch.optim.SGD(self.model.parameters(), 0.1)
+        regularizer = gt.Regularizer(self.model, epsilon=0.05, difference="central")
+        before = weights(self.model)
+        words = ["embed_tokens.weight was written to since perturb", "optimizer.step() after combine"]
+        closure = closure_of(self.model, self.loss_of)
+        closure()
+        regularizer.first_step()
+        closure()
+        optimizer.step()
+        self.refused((gradreg.Error, RuntimeError), words, regularizer.mirror)
+        self.refused((gradreg.Error, RuntimeError), words, regularizer.combine)
+        regularizer.cancel()
+        moved = "layers.3.mlp.up_proj.weight"
+        self.assertTrue(torch.equal(weights(self.model)[moved], before[moved]))
+        regularizer.step(closure)
+
+    def test_a_model_that_was_converted_since(self):
+        regularizer = gt.Regularizer(self.model, epsilon=0.05)
+        self.model.bfloat16()
+        with self.assertNoLogs("gradreg") if hasattr(self, "assertNoLogs") else contextlib.nullcontext():
+            self.refused((gradreg.Error, TypeError), ["perturb: embed_tokens.weight", "bfloat16"],
+                         regularizer.step, closure_of(self.model, self.loss_of))
+
+    def test_copies_and_settings_that_would_do_nothing(self):
+        regularizer = gt.Regularizer(self.model)
+        for copied in (pickle.dumps, copy.deepcopy, copy.copy):
+            self.refused((gradreg.Error, NotImplementedError), ["torch.Regularizer", "state_dict()"], copied,
+                         regularizer)
+            self.refused((gradreg.Error, NotImplementedError), "Context", copied, regularizer.context)
+        for name, words in (("strength", "set_strength()"), ("interval", "make a new one")):
+            self.refused((gradreg.Error, NotImplementedError), words, setattr, regularizer, name, 2)
+            self.refused((gradreg.Error, NotImplementedError), words, setattr, regularizer.core, name, 2)
+        regularizer.title = "mine"
+        policy = gradreg.Policy("dapo", clip_high=0.5)
+        self.assertEqual(pickle.loads(pickle.dumps(policy)).clip_high, 0.5)
+        for copied in (copy.copy(policy), copy.deepcopy(policy)):
+            self.assertEqual(repr(copied), repr(policy))
+            copied.clip_high = 0.25
+            self.assertEqual(policy.clip_high, 0.5)
 
     def test_changes_between_the_passes(self):
         regularizer = gt.Regularizer(self.model, epsilon=0.05)

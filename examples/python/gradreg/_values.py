@@ -1,6 +1,7 @@
 """From Python values to fields of structs: enumerations by name, defaults from the library."""
 from __future__ import annotations
 
+import difflib
 import enum
 from typing import Any, Iterable, Type as TypeOf, Union
 
@@ -68,7 +69,10 @@ def assign(struct: Any, values: dict[str, Any], owner: str) -> None:
     known = [field for field, _ in struct._fields_ if not field.startswith(hidden)]
     for field, value in values.items():
         if field not in known:
-            raise ArrayTypeError(f"{owner}: unexpected keyword {field!r}; known: {', '.join(known)}")
+            near = difflib.get_close_matches(field, known, 1)
+            raise ArrayTypeError(f"{owner}: unexpected keyword {field!r}; " +
+                                 (f"did you mean {near[0]}? " if near else "") +
+                                 f"known: {', '.join(known)}")
         try:
             setattr(struct, field, as_field(type(struct), field, value, f"{owner}: {field}"))
         except TypeError as error:

@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional, Union
 from . import _bindings as b
 from ._library import call, initialised, library
 from ._values import EnumLike, as_enum
-from .errors import InvalidArgumentError, StateError
+from .errors import Handle, InvalidArgumentError, StateError
 
 logger = logging.getLogger("gradreg")
 _LEVELS = {b.LogLevel.ERROR: logging.ERROR, b.LogLevel.WARNING: logging.WARNING,
@@ -35,7 +35,7 @@ def _to_logging(level: b.LogLevel, message: str) -> None:
     logger.log(_LEVELS.get(level, logging.INFO), "%s", message)
 
 
-class Context:
+class Context(Handle):
     """Opens a backend: Context(), Context(threads=4), Context("cuda", device=1).
 
     Remarks of the library (a mode that does nothing useful, a dropped correction) go to the logger

@@ -5,6 +5,8 @@ Every class is an `Error` and one of Python's own kinds, so that `except ValueEr
 """
 from __future__ import annotations
 
+from typing import Any
+
 from . import _bindings as b
 
 
@@ -62,6 +64,16 @@ class CommunicationError(Error, ConnectionError):
 class NonFiniteError(Error, FloatingPointError):
     """A value that must be finite is not."""
     status = b.GRADREG_ERROR_NON_FINITE
+
+
+class Handle:
+    """What holds memory of the C library: there is one of each, and no copy of it."""
+
+    _instead = "make a new one where it is needed"
+
+    def __reduce__(self) -> Any:
+        raise UnsupportedError(f"{type(self).__module__}.{type(self).__qualname__}: holds memory of the "
+                               "library and cannot be copied or pickled; " + self._instead)
 
 
 OF_STATUS = {kind.status: kind for kind in (

@@ -1,6 +1,7 @@
 """Policy losses and advantages over arrays."""
 from __future__ import annotations
 
+import copy
 import ctypes
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Optional, Sequence, Union
@@ -39,10 +40,22 @@ class Policy:
     def __setattr__(self, name: str, value: Any) -> None:
         assign(self.struct, {name: value}, "gradreg.Policy")
 
+    def __copy__(self) -> "Policy":
+        return copy.deepcopy(self)
+
     def __repr__(self) -> str:
         hidden = ("struct_size", "reserved")
         fields = [name for name, _ in self.struct._fields_ if not name.startswith(hidden)]
         return f"Policy({', '.join(f'{name}={getattr(self, name)!r}' for name in fields)})"
+
+
+def as_policy(policy: Union[Policy, str]) -> Policy:
+    """A policy from its name; one whose KL has a coefficient and no kind is a mistake."""
+    policy = Policy(policy) if isinstance(policy, str) else policy
+    if policy.kl_coefficient != 0 and policy.kl in (0, b.Kl.NONE):
+        raise InvalidArgumentError(f"gradreg.Policy: kl_coefficient = {policy.kl_coefficient:g} does "
+                                   "nothing without a kl; give kl='k3', 'k1', 'k2' or 'abs' too")
+    return policy
 
 
 @dataclass
@@ -194,7 +207,7 @@ def policy_loss(policy: Union[Policy, str], logp: Any, advantages: Any, *, old_l
     on-policy shorthand, which has the right gradient and another function's Hessian."""
     where = "gradreg.policy_loss"
     context = context or default_context(view(logp, f"{where}: logp").device)
-    policy = Policy(policy) if isinstance(policy, str) else policy
+    policy = as_policy(policy)
     batch = Batch(where, context, logp, advantages, old_logp=old_logp, ref_logp=ref_logp,
                   rollout_logp=rollout_logp, token_weight=token_weight, entropy=entropy, mask=mask,
                   row_offsets=row_offsets, group=group)
@@ -210,13 +223,17 @@ def policy_loss(policy: Union[Policy, str], logp: Any, advantages: Any, *, old_l
     return PolicyLoss(dlogp, dentropy, metrics.read() if context.device == "cpu" else metrics)
 
 
-def advantages(rewards: Any, group_size: int = 1, *, group: Any = None,
+def advantages(rewards: Any, group_size: Optional[int] = None, *, group: Any = None,
                baseline: EnumLike = "group_mean", scale: EnumLike = "none",
                singleton: EnumLike = "zero", epsilon: float = 1e-4,
                context: Optional[Context] = None) -> Any:
-    """Advantages group by group: GRPO is scale="group_std", Dr. GRPO the default, RLOO
+    """Advantages group by group, group_size rewards in a row or by ids in group: GRPO is scale="group_std", Dr. GRPO the default, RLOO
     baseline="leave_one_out". A reward that is NaN is left out and gets 0."""
     where = "gradreg.advantages"
+    if group_size is None and group is None and \
+            as_enum(b.Baseline, baseline, f"{where}: baseline") != b.Baseline.NONE:
+        raise InvalidArgumentError(f"{where}: give group_size, the completions of a prompt, or group, the "
+                                   "prompt of each; alone in its group every reward would get 0")
     if isinstance(rewards, (list, tuple)) or view(rewards, f"{where}: rewards").dtype != "float32":
         rewards = as_input(rewards, "float32")
     seen = view(rewards, f"{where}: rewards")
@@ -235,7 +252,7 @@ def advantages(rewards: Any, group_size: int = 1, *, group: Any = None,
         kept = (ctypes.c_int32 * max(len(ids), 1))(*ids)
         params.group = ctypes.addressof(kept)
     out = empty_like(rewards, seen.shape, "float32")
-    call("advantages", context.handle, view(out, "out").address, seen.address, seen.count, group_size,
+    call("advantages", context.handle, view(out, "out").address, seen.address, seen.count, group_size or 1,
          ctypes.byref(params))
     del kept
     return out

@@ -10,7 +10,7 @@ from . import _bindings as b
 from ._arrays import FLOATS, as_input, empty_like, numpy, require, view
 from ._library import call, initialised
 from .context import Context, _destroy, default_context
-from .errors import InvalidArgumentError, StateError
+from .errors import Handle, InvalidArgumentError, StateError
 from .layers import Segment
 from .token_logprobs import _rows
 
@@ -30,7 +30,7 @@ class ProbeLayer:
     saturated: int
 
 
-class Probe:
+class Probe(Handle):
     """Noise on the final token's hidden state behind one layer at a time; what becomes of the target's
     probability. The caller runs the model:
 

@@ -11,7 +11,8 @@ from ._arrays import FLOATS, View, require
 from ._library import call, initialised
 from ._values import EnumLike, as_roles, assign
 from .context import Context, _destroy, default_context
-from .errors import (ArrayTypeError, CommunicationError, InvalidArgumentError, StateError)
+from .errors import (ArrayTypeError, CommunicationError, Handle, InvalidArgumentError, StateError,
+                     UnsupportedError)
 from .layers import Schedule, Segment
 
 _FIELDS = ("strength effective_strength effective_epsilon penalty first_norm second_norm clip_first "
@@ -81,9 +82,23 @@ class Adaptive:
 
 Arrays = Union[Any, Sequence[Any]]
 AllReduce = Callable[[int, int, int], None]
+_SETTINGS = {name for name, _ in b.gradreg_regularizer_params._fields_} - {"layer_count"}
 
 
-class Regularizer:
+class Fixed(Handle):
+    """Settings are given when a regularizer is made: assigning to one afterwards would do nothing."""
+
+    _instead = "save its state (state_dict(), save_state()) and load that into a new one"
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _SETTINGS:
+            setter = f"call set_{name}()" if name in ("strength", "epsilon") else "make a new one"
+            raise UnsupportedError(f"{type(self).__module__}.{type(self).__qualname__}: {name} cannot be "
+                                   f"assigned; {setter}")
+        super().__setattr__(name, value)
+
+
+class Regularizer(Fixed):
     """Depth-scaled gradient regularization over a table of segments.
 
         with Regularizer(segments, layer_count=4, strength=1e-2) as regularizer:
@@ -146,6 +161,21 @@ class Regularizer:
     @property
     def closed(self) -> bool:
         return self._handle is None
+
+    def __repr__(self) -> str:
+        if self.closed:
+            return "<gradreg.Regularizer closed>"
+        moved = sum(self.perturbs(segment) for segment in self.segments)
+        return (f"<gradreg.Regularizer on {self.context.device}: {len(self.segments)} segments in "
+                f"{self.layer_count} layers, {moved} perturbed; made with strength "
+                f"{self.params.strength:g}, epsilon {self.params.epsilon:g}>")
+
+    def perturbs(self, segment: Segment) -> bool:
+        """Whether the step moves this segment."""
+        roles = self.params.perturbed_roles or b.Role.ATTENTION | b.Role.MLP | b.Role.NORM
+        inside = segment.layer >= 0 or self.params.schedule.outside_multiplier > 0
+        frozen = segment.flags & b.SegmentFlag.FROZEN
+        return inside and not frozen and bool(as_roles(segment.role, "role") & roles)
 
     def close(self) -> None:
         """Release it. A step in progress stays as it is: cancel() first."""

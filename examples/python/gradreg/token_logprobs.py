@@ -9,7 +9,7 @@ from ._arrays import FLOATS, View, empty_like, require, view
 from ._library import call, initialised
 from .context import Context, default_context
 from .errors import ArrayTypeError, InvalidArgumentError
-from .losses import Batch, MetricsBuffer, Policy, loss_of
+from .losses import Batch, MetricsBuffer, Policy, as_policy, loss_of
 
 
 class LogProbs(NamedTuple):
@@ -126,7 +126,7 @@ def policy_logits(policy: Union[Policy, str], logits: Any, targets: Any, advanta
     (sequences, length, vocabulary), or (tokens, vocabulary) with row_offsets."""
     where = "gradreg.policy_logits"
     context = context or default_context(view(logits, f"{where}: logits").device)
-    policy = Policy(policy) if isinstance(policy, str) else policy
+    policy = as_policy(policy)
     seen, rows, vocabulary, stride = _rows(f"{where}: logits", logits, context.device)
     target = _vector(f"{where}: targets", targets, context.device, rows, "int32")
     batch = Batch(where, context, None, advantages, shape=seen.shape[:-1], old_logp=old_logp,

@@ -13,6 +13,7 @@ Needs nothing of PyTorch beyond tensors: 1.13 and newer, CPU and CUDA.
 """
 from __future__ import annotations
 
+import ctypes
 from typing import Any, Callable, Iterable, NamedTuple, Optional, Union
 
 import torch
@@ -22,22 +23,27 @@ from . import losses as _losses
 from . import token_logprobs as _logprobs
 from ._arrays import dense
 from .context import Context, follow_stream, logger
-from .errors import ArrayTypeError, InvalidArgumentError, UnsupportedError
-from .layers import Segment, classify
+from ._values import as_roles
+from .errors import ArrayTypeError, Error, InvalidArgumentError, StateError, UnsupportedError
+from .layers import Segment
+from .layers import classify as _classify
 from .losses import MetricsBuffer, Policy, PolicyMetrics
+from .regularizer import Fixed, Terms
 from .regularizer import Regularizer as _Core
-from .regularizer import Terms
 
 TORCH_TYPES = {torch.float32: b.Type.F32, torch.bfloat16: b.Type.BF16, torch.float16: b.Type.F16}
 Named = Union[torch.nn.Module, Iterable[tuple[str, torch.Tensor]]]
+Classify = Callable[[str], tuple[int, Union[b.Role, str]]]
 
 
-class Regularizer:
+class Regularizer(Fixed):
     """Depth-scaled gradient regularization of a module's trainable parameters, where they are.
 
     Layers and roles come from parameter names (Hugging Face models, LoRA adapters, DDP and
     torch.compile prefixes); a tied weight counts once, under its first name; parameters that do not
-    require a gradient are left alone. With an optimizer, step() and second_step() also step it.
+    require a gradient are left alone. Names that gradreg.classify does not know need a function of your
+    own: classify(name) returns (layer or gradreg.LAYER_NONE, "attention", "mlp", "norm", ...).
+    With an optimizer, step() and second_step() also step it.
     Other keywords as in gradreg.Regularizer: strength, epsilon, step="relative",
     difference="central", compute_type="bf16" (under autocast), noise="relative", min_fidelity, ...
 
@@ -49,23 +55,28 @@ class Regularizer:
 
     def __init__(self, parameters: Named, optimizer: Optional[torch.optim.Optimizer] = None, *,
                  layer_count: Optional[int] = None, context: Optional[Context] = None,
-                 **params: Any) -> None:
-        named = list(parameters.named_parameters() if isinstance(parameters, torch.nn.Module)
-                     else parameters)
+                 classify: Optional[Classify] = None, **params: Any) -> None:
+        named = _named(parameters)
         self.optimizer = optimizer
         self.names, self.parameters = _trainable(named)
-        layers = {name: classify(name) for name, _ in named}
+        layers = {name: _place(name, classify) for name, _ in named}
         device = _common_device(self.names, self.parameters)
         self.context = context or Context(*_backend(device))
         if layer_count is None:
             layer_count = 1 + max(layer for layer, _ in layers.values())
             if layer_count < 1:
-                raise InvalidArgumentError("gradreg.torch.Regularizer: no parameter's name says which "
-                                           "layer it is in; give layer_count, or names that do")
+                raise InvalidArgumentError(
+                    f"gradreg.torch.Regularizer: no parameter's name says which layer it is in "
+                    f"({self.names[0]}, ...); give classify, a function from a name to (layer, role)")
         segments = [_segment(name, parameter, *layers[name])
                     for name, parameter in zip(self.names, self.parameters)]
         params.setdefault("second_gradient", "adds")
         self.core = _Core(segments, self.context, layer_count=layer_count, **params)
+        if classify is None:
+            _tell_unknown(segments)
+        _tell_foreign(optimizer, self.parameters)
+        self._told_absent = False
+        self._versions: list[int] = []
         self._had_gradient: list[bool] = []
         self._kept: list[Any] = []
         self._scaler: Any = None
@@ -73,6 +84,9 @@ class Regularizer:
     @property
     def layer_count(self) -> int:
         return self.core.layer_count
+
+    def __repr__(self) -> str:
+        return repr(self.core).replace("gradreg.", "gradreg.torch.", 1).replace("segments", "parameters")
 
     @property
     def central(self) -> bool:
@@ -109,7 +123,7 @@ class Regularizer:
                     after.restore()
             self.combine(scaler=scaler)
         except BaseException:
-            self.cancel()
+            self._cancel_after_failure()
             raise
         if beside:
             self._observe(first, beside[0])  # the one on the step's own side
@@ -149,16 +163,20 @@ class Regularizer:
     def perturb(self, *, scaler: Any = None, **more: Any) -> None:
         """Gradients are those of the loss: step away from the weights along them."""
         gradients = self._gradients("perturb")
+        self._check_absent(gradients)
         self._call("perturb", gradients, scaler, more)
         self._had_gradient = [gradient is not None for gradient in gradients]
+        self._versions = [parameter._version for parameter in self.parameters]
 
     def mirror(self, *, scaler: Any = None, **more: Any) -> None:
         """difference="central": from the weights plus the step to the weights minus the step."""
+        self._check_untouched("mirror")
         self._allocate("mirror")
         self._call("mirror", self._gradients("mirror"), scaler, more)
 
     def combine(self, *, scaler: Any = None, **more: Any) -> None:
         """Gradients are those at the perturbed weights: they become the regularized ones."""
+        self._check_untouched("combine")
         self._allocate("combine")
         self._call("combine", self._gradients("combine"), scaler, more)
         self._end(scaler)
@@ -172,7 +190,16 @@ class Regularizer:
     def cancel(self) -> None:
         """Leave any state; weights to the last bit. No gradient is written."""
         self._call("cancel", None, None, {})
-        self._had_gradient = []
+        self._had_gradient, self._versions = [], []
+
+    def _cancel_after_failure(self) -> None:
+        """What made the step fail may make this fail too; the first is the one to hear about."""
+        try:
+            self.cancel()
+        except Error as error:
+            if not self._versions and not self.noisy:
+                return  # nothing had moved
+            logger.error("gradreg.torch.Regularizer: weights may not be where they were: %s", error)
 
     def inject_noise(self) -> None:
         """Add this step's noise; rollouts and old log-probs belong before it."""
@@ -185,7 +212,7 @@ class Regularizer:
     def suggest_epsilon(self, target_cosine: float = 0.95) -> float:
         """The smallest epsilon whose step arrives, for the gradients at hand; inf if none does."""
         follow_stream(self.context)
-        return self.core.suggest_epsilon(self._weights(), self._gradients("suggest_epsilon"),
+        return self.core.suggest_epsilon(self._weights("suggest_epsilon"), self._gradients("suggest_epsilon"),
                                          target_cosine)
 
     def zero_grad(self) -> None:
@@ -198,10 +225,37 @@ class Regularizer:
         follow_stream(self.context)
         if scaler is not None and scaler.is_enabled():
             more = {**more, **self._scale(name, scaler)}
-        getattr(self.core, name)(self._weights(), gradients, **more)
+        getattr(self.core, name)(self._weights(name), gradients, **more)
 
-    def _weights(self) -> list[torch.Tensor]:
+    def _weights(self, name: str) -> list[torch.Tensor]:
+        for place, parameter, segment in zip(self.names, self.parameters, self.core.segments):
+            if TORCH_TYPES.get(parameter.dtype) != segment.param_type:
+                raise ArrayTypeError(
+                    f"gradreg.torch.Regularizer.{name}: {place} has become {parameter.dtype} since this was "
+                    "made; convert the model first, then make the regularizer")
         return [parameter.data for parameter in self.parameters]
+
+    def _check_absent(self, gradients: list[Optional[torch.Tensor]]) -> None:
+        """Parameters without a gradient are allowed, none with one is a step that does nothing."""
+        absent = [name for name, gradient in zip(self.names, gradients) if gradient is None]
+        params = self.core.params
+        if len(absent) == len(gradients) and params.world <= 1 and \
+                params.direction in (0, b.Direction.GRADIENT):
+            raise StateError("gradreg.torch.Regularizer.perturb: no parameter has a gradient; call "
+                             "loss.backward() first (in the closure of step()), and zero_grad() before it, "
+                             "not after")
+        if absent and not self._told_absent:
+            self._told_absent = True
+            logger.warning("gradreg.torch.Regularizer.perturb: %d of %d parameters, %s first, have no "
+                           "gradient (unused by the loss, or frozen or replaced since this was made): they "
+                           "are left out of this step. Said once", len(absent), len(gradients), absent[0])
+
+    def _check_untouched(self, name: str) -> None:
+        for place, parameter, version in zip(self.names, self.parameters, self._versions):
+            if parameter._version != version:
+                raise StateError(f"gradreg.torch.Regularizer.{name}: {place} was written to since perturb; "
+                                 "what the step moved would lose it. Call optimizer.step() after combine, "
+                                 "never in the closure; cancel() gives up this step")
 
     def _gradients(self, name: str) -> list[Optional[torch.Tensor]]:
         found = []
@@ -241,7 +295,7 @@ class Regularizer:
 
     def _end(self, scaler: Any) -> None:
         """The scaler looks for overflow in the gradients themselves: show it there, without waiting."""
-        self._had_gradient = []
+        self._had_gradient, self._versions = [], []
         if scaler is not None and scaler.is_enabled() and self._scaler is not None:
             for parameter in self.parameters:
                 if parameter.grad is not None and parameter.grad.numel() > 0:
@@ -291,13 +345,15 @@ class Regularizer:
         """Load what state_dict() returned for the same parameters and settings."""
         if state.get("version") != 1:
             raise InvalidArgumentError("gradreg.torch.Regularizer.load_state_dict: version "
-                                       f"{state.get('version')!r}, expected 1")
+                                       f"{state.get('version')!r}, expected 1, from state_dict() of a "
+                                       "regularizer")
         if list(state["names"]) != self.names:
             other = next((f"{a} instead of {mine}" for a, mine in zip(state["names"], self.names)
                           if a != mine), f"{len(state['names'])} instead of {len(self.names)}")
             raise InvalidArgumentError("gradreg.torch.Regularizer.load_state_dict: saved for other "
                                        f"parameters: {other}")
-        self.core.load_state(bytes(state["state"].cpu().numpy().tobytes()))
+        saved = state["state"].cpu().contiguous()
+        self.core.load_state(ctypes.string_at(saved.data_ptr(), saved.numel()))
 
     def close(self) -> None:
         """Release the library's memory. Weights stay as they are: cancel() first within a step."""
@@ -312,6 +368,40 @@ class Regularizer:
 
 _LOGGED_TOTAL = ("strength", "effective_epsilon", "first_norm", "second_norm", "curvature", "alignment",
                  "correction_share", "changed_fraction", "first_order_ratio", "noise_norm")
+
+
+def _named(parameters: Any) -> list[tuple[str, torch.Tensor]]:
+    if isinstance(parameters, torch.nn.Module):
+        return list(parameters.named_parameters())
+    pairs = list(parameters) if hasattr(parameters, "__iter__") else [parameters]
+    for pair in pairs:
+        if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise ArrayTypeError("gradreg.torch.Regularizer: expected a module or its named_parameters(), "
+                                 f"not {type(pair).__name__}: names say layers and roles")
+    return pairs
+
+
+def _place(name: str, classify: Optional[Classify]) -> tuple[int, b.Role]:
+    if classify is None:
+        return _classify(name)
+    layer, role = classify(name)
+    return layer, b.Role(as_roles(role, f"gradreg.torch.Regularizer: classify({name!r})"))
+
+
+def _tell_unknown(segments: list[Segment]) -> None:
+    unknown = [s.name for s in segments if s.layer >= 0 and s.role == b.Role.OTHER]
+    if unknown:
+        logger.warning("gradreg.torch.Regularizer: the names of %d of %d parameters, %s first, do not say "
+                       "what they are for: these are neither perturbed nor regularized. Give classify, a "
+                       "function from a name to (layer, role)", len(unknown), len(segments), unknown[0])
+
+
+def _tell_foreign(optimizer: Any, parameters: list[torch.Tensor]) -> None:
+    groups = getattr(optimizer, "param_groups", None) or []
+    held = {id(parameter) for group in groups for parameter in group["params"]}
+    if held and not any(id(parameter) in held for parameter in parameters):
+        logger.warning("gradreg.torch.Regularizer: the optimizer holds none of the model's parameters: "
+                       "was it made for another model, or before this one's were replaced?")
 
 
 def _trainable(named: list[tuple[str, torch.Tensor]]) -> tuple[list[str], list[torch.Tensor]]:
@@ -329,7 +419,8 @@ def _trainable(named: list[tuple[str, torch.Tensor]]) -> tuple[list[str], list[t
             raise ArrayTypeError(f"{where}: elements are {parameter.dtype}, expected float32, bfloat16 "
                                  "or float16")
         if not dense(parameter):
-            raise InvalidArgumentError(f"{where}: not contiguous; the library works in place")
+            raise InvalidArgumentError(f"{where}: not contiguous; the library works in place. Give it "
+                                       "memory of its own: parameter.data = parameter.data.contiguous()")
         seen[id(parameter)] = name
         names.append(name)
         parameters.append(parameter)
@@ -349,7 +440,8 @@ def _common_device(names: list[str], parameters: list[torch.Tensor]) -> torch.de
 def _backend(device: torch.device) -> tuple[str, int]:
     if device.type not in ("cpu", "cuda"):
         raise UnsupportedError(f"gradreg.torch.Regularizer: no backend for {device}; expected cpu or "
-                               "cuda")
+                               "cuda" + ("; load the model's weights first" if device.type == "meta"
+                                         else ""))
     return device.type, device.index or 0
 
 
@@ -363,7 +455,8 @@ def _check_gradient(where: str, parameter: torch.Tensor, gradient: torch.Tensor)
         raise InvalidArgumentError(f"{where}: shape {tuple(gradient.shape)}, the parameter has "
                                    f"{tuple(parameter.shape)}")
     if gradient.is_sparse:
-        raise InvalidArgumentError(f"{where}: sparse")
+        raise InvalidArgumentError(f"{where}: sparse, expected dense; make the module with sparse=False, or "
+                                   "leave its parameters out")
     if gradient.dtype != parameter.dtype:
         raise ArrayTypeError(f"{where}: elements are {gradient.dtype}, the parameter's are "
                              f"{parameter.dtype}")
