@@ -48,8 +48,7 @@ typedef struct gr_group {
     double noise, noise_applied, noise_along;
     double penalty;
     double non_finite_first, non_finite_second, absent;
-    int seen;   /* something was read of the second gradient */
-    int unread; /* the step ended before g1 and g2 were compared */
+    int seen;
 } gr_group;
 
 GR_FN void gr_group_add_gradients(const gr_step *s, int b, gr_group *g)
@@ -73,8 +72,6 @@ GR_FN void gr_group_add_gradients(const gr_step *s, int b, gr_group *g)
     if ((s->bins[b].flags & GR_SEGMENT_SEEN) == 0 || !s->control->had_second)
         return;
     g->seen = 1;
-    if (k->write == GR_WRITE_ZERO || k->write == GR_WRITE_RAW)
-        g->unread = 1;
     g->seen_first += first;
     g->second += second;
     g->plus += plus;
@@ -126,6 +123,13 @@ GR_FN double gr_cosine(double product, double squares_a, double squares_b)
     return gr_ratio(product, sqrt(squares_a) * sqrt(squares_b));
 }
 
+/* Whether combine got as far as g1 and g2 together: all bins write zeros or g1 as it is, or none. */
+GR_FN int gr_compares(const gr_step *s)
+{
+    const int write = s->coefficients[0].write;
+    return write != GR_WRITE_ZERO && write != GR_WRITE_RAW;
+}
+
 /* What the second gradient showed. */
 GR_FN void gr_terms_second(const gr_step *s, const gr_group *g, double *t)
 {
@@ -134,7 +138,7 @@ GR_FN void gr_terms_second(const gr_step *s, const gr_group *g, double *t)
     const double scale = fabs(c->grad_scale);
 
     t[GR_TERM_SECOND_NORM] = sqrt(g->second) / scale;
-    if (g->unread)
+    if (!gr_compares(s))
         return;
     t[GR_TERM_ALIGNMENT] = gr_cosine(g->cross, central ? g->plus : g->seen_first, g->second);
     t[GR_TERM_DIFFERENCE_NOISE] = gr_ratio(sqrt(g->ulps), sqrt(g->d0) * (central ? 2.0 : 1.0));
