@@ -1406,8 +1406,8 @@ GRADREG_API gradreg_status gradreg_logits_params_init(gradreg_logits_params *out
  *
  *  The largest logit is taken off first: logits of +-1e4 are safe, H is exact near one-hot rows and near
  *  uniform ones. exp is a polynomial in fp32 below 2.5 ulp, sums have a fixed order in fp32 lanes and
- *  double: relative error of H and of 1 - p_max below 3e-6, mostly 2e-7, while H > 4e-31 vocabulary (exp flushes
- *  what is not normal in fp32 to 0); each result is rounded once.
+ *  double: relative error of H and of 1 - p_max below 3e-6, mostly 2e-7, while H > 4e-31 vocabulary (exp
+ *  flushes what is not normal in fp32 to 0); each result is rounded once.
  *
  *  Returns:  OK; INVALID_ARGUMENT; UNSUPPORTED (a field of a newer version); STATE (context in use).
  *            Nothing is written unless OK.

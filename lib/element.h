@@ -86,13 +86,15 @@ GR_FN gr_bf16 gr_f32_to_bf16(float x)
     return (gr_bf16)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
+enum { GR_BF16_PIECES = 3 };
+
 /* x as a sum of three bf16, each the nearest to what those before it leave. No piece of a finite x is
  * infinite: beyond the largest bf16 the first is that one. What is left is exact in fp32 every time: the
  * sum is x from 2^-110 on, and 2^-134 off at most below that. What is not finite is the first piece alone,
  * so that the others add nothing to it. */
-GR_FN void gr_bf16_pieces(gr_bf16 piece[3], float x)
+GR_FN void gr_bf16_pieces(gr_bf16 piece[GR_BF16_PIECES], float x)
 {
-    for (int k = 0; k < 3; k++) {
+    for (int k = 0; k < GR_BF16_PIECES; k++) {
         const uint32_t bits = gr_f32_bits(x), magnitude = bits & 0x7fffffffu;
         const int beyond = magnitude >= 0x7f7f8000u && magnitude < 0x7f800000u;
         piece[k] = beyond ? (gr_bf16)((bits >> 16 & 0x8000u) | 0x7f7fu) : gr_f32_to_bf16(x);

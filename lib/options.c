@@ -84,34 +84,31 @@ static gradreg_status read_choices(gradreg_regularizer_params *p)
 typedef struct number {
     const char *name;
     double value, least, most;
-    int above_least; /* least itself is not allowed */
+    int above_least;   /* least itself is not allowed */
+    const char *range; /* the same in words */
 } number;
 
 static gradreg_status check_numbers(const gradreg_regularizer_params *p)
 {
     const number numbers[] = {
-        { "strength", p->strength, 0, HUGE_VAL, 0 },
-        { "epsilon", p->epsilon, 0, HUGE_VAL, 1 },
-        { "clip_first", p->clip_first, 0, HUGE_VAL, 0 },
-        { "clip_second", p->clip_second, 0, HUGE_VAL, 0 },
-        { "min_fidelity", p->min_fidelity, 0, 1, 0 },
-        { "strength_end", p->strength_end, 0, HUGE_VAL, 0 },
-        { "adaptive.a_min", p->adaptive.a_min, 0, HUGE_VAL, 0 },
-        { "adaptive.a_max", p->adaptive.a_max, 0, HUGE_VAL, 0 },
-        { "adaptive.power", p->adaptive.power, -HUGE_VAL, HUGE_VAL, 0 },
-        { "adaptive.ema", p->adaptive.ema, 0, 0x1.fffffffffffffp-1, 0 },
-        { "noise.scale", p->noise.scale, -HUGE_VAL, HUGE_VAL, 0 },
+        { "strength", p->strength, 0, HUGE_VAL, 0, ">= 0" },
+        { "epsilon", p->epsilon, 0, HUGE_VAL, 1, "> 0" },
+        { "clip_first", p->clip_first, 0, HUGE_VAL, 0, ">= 0" },
+        { "clip_second", p->clip_second, 0, HUGE_VAL, 0, ">= 0" },
+        { "min_fidelity", p->min_fidelity, 0, 1, 0, ">= 0 and <= 1" },
+        { "strength_end", p->strength_end, 0, HUGE_VAL, 0, ">= 0" },
+        { "adaptive.a_min", p->adaptive.a_min, 0, HUGE_VAL, 0, ">= 0" },
+        { "adaptive.a_max", p->adaptive.a_max, 0, HUGE_VAL, 0, ">= 0" },
+        { "adaptive.power", p->adaptive.power, -HUGE_VAL, HUGE_VAL, 0, "finite" },
+        { "adaptive.ema", p->adaptive.ema, 0, 0x1.fffffffffffffp-1, 0, ">= 0 and < 1" },
+        { "noise.scale", p->noise.scale, -HUGE_VAL, HUGE_VAL, 0, "finite" },
     };
     for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
         const number *n = &numbers[i];
+        GR_REQUIRE(isfinite(n->value), "params.%s is %g, must be finite", n->name, n->value);
         const int fits = n->value <= n->most &&
                          (n->above_least ? n->value > n->least : n->value >= n->least);
-        GR_REQUIRE(isfinite(n->value), "params.%s is %g, must be finite", n->name, n->value);
-        GR_REQUIRE(fits, "params.%s is %g, must be %s %g%s", n->name, n->value,
-                   n->above_least ? ">" : ">=", n->least,
-                   n->most > 1    ? ""
-                   : n->most == 1 ? " and <= 1"
-                                  : " and < 1");
+        GR_REQUIRE(fits, "params.%s is %g, must be %s", n->name, n->value, n->range);
     }
     GR_REQUIRE(p->adaptive.a_max == 0 || p->adaptive.a_max >= p->adaptive.a_min,
                "params.adaptive.a_max is %g, must be 0 or at least a_min = %g",

@@ -118,8 +118,10 @@ gradreg_status gradreg_i_regularizer_store_adaptive(gradreg_regularizer *reg)
     const gradreg_regularizer_params *p = &reg->work.step.options;
     const size_t bytes = ((size_t)p->layer_count + 1) * sizeof(double);
     double unit = 1.0, mean = mean_average(reg, unit);
-    if (!isfinite(mean)) /* a sum of large signals */
-        mean = mean_average(reg, unit = 0x1p-20);
+    if (!isfinite(mean)) { /* a sum of large signals */
+        unit = 0x1p-20;
+        mean = mean_average(reg, unit);
+    }
     for (int32_t l = 0; l < p->layer_count; l++) {
         double a = mean > 0.0 ? gr_pow(reg->averages[l] * unit / mean, p->adaptive.power) : 1.0;
         a = a > p->adaptive.a_min ? a : p->adaptive.a_min;

@@ -435,37 +435,25 @@ static double in_units(double got, double want, double size)
     return size == 0.0 ? (got == want ? 0.0 : HUGE_VAL) : fabs(got - want) / (U * size);
 }
 
-static double worst_of_dhidden(const matrices *m, const float *slopes)
+/* The largest of dhidden, whose elements are sums over logits, or of dweight, sums over rows. */
+static double worst_of(const matrices *m, const float *slopes, int for_weight)
 {
+    const size_t vocabulary = m->params.vocabulary, width = m->params.width;
+    const size_t rows = for_weight ? vocabulary : m->params.rows;
+    const size_t terms = for_weight ? m->params.rows : vocabulary;
     double worst = 0.0;
-    for (size_t r = 0; r < m->params.rows; r++)
-        for (size_t k = 0; k < m->params.width; k++) {
+    for (size_t r = 0; r < rows; r++)
+        for (size_t k = 0; k < width; k++) {
             double want = 0.0, size = 0.0;
-            for (size_t j = 0; j < m->params.vocabulary; j++) {
+            for (size_t i = 0; i < terms; i++) {
                 const double one =
-                    (double)slopes[r * m->params.vocabulary + j] * weight_at(m, j, k);
+                    for_weight ? (double)slopes[i * vocabulary + r] * hidden_at(m, i, k)
+                               : (double)slopes[r * vocabulary + i] * weight_at(m, i, k);
                 want += one, size += fabs(one);
             }
-            const double got =
-                typed_get(m->dhidden, GRADREG_TYPE_F32, r * m->hidden_stride + k);
-            worst = fmax(worst, in_units(got, want, size));
-        }
-    return worst;
-}
-
-static double worst_of_dweight(const matrices *m, const float *slopes)
-{
-    double worst = 0.0;
-    for (size_t j = 0; j < m->params.vocabulary; j++)
-        for (size_t k = 0; k < m->params.width; k++) {
-            double want = 0.0, size = 0.0;
-            for (size_t r = 0; r < m->params.rows; r++) {
-                const double one =
-                    (double)slopes[r * m->params.vocabulary + j] * hidden_at(m, r, k);
-                want += one, size += fabs(one);
-            }
-            worst =
-                fmax(worst, in_units((double)m->dweight[j * m->params.width + k], want, size));
+            const float got = for_weight ? m->dweight[r * width + k]
+                                         : ((float *)m->dhidden)[r * m->hidden_stride + k];
+            worst = fmax(worst, in_units((double)got, want, size));
         }
     return worst;
 }
@@ -491,8 +479,7 @@ START_TEST(products_with_slopes_round_no_more_than_sums_of_f32_do)
             run(&m, context);
             float *const slopes = slopes_of(&m, context, logits);
             const double panels = (double)((vocabulary + 63) / 64);
-            const double hidden = worst_of_dhidden(&m, slopes),
-                         weight = worst_of_dweight(&m, slopes);
+            const double hidden = worst_of(&m, slopes, 0), weight = worst_of(&m, slopes, 1);
             ck_assert_msg(hidden <= (1 + 0x1p-6) * ((double)vocabulary + 3 * panels),
                           "%s, %zu rows: dhidden is %.3g units off", type_name(all_types[t]),
                           rows, hidden);

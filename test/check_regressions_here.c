@@ -8,6 +8,14 @@
 
 TCase *regressions_here_case(void);
 
+/* Whose numbers do not matter. */
+static void take_step(struct trainer *t)
+{
+    fill(t->grads, 4);
+    assert_ok(gradreg_regularizer_perturb(t->reg, &t->buffers));
+    assert_ok(gradreg_regularizer_combine(t->reg, &t->buffers));
+}
+
 /* combine read the caller's direction where it is not given: on segments that are not perturbed. */
 START_TEST(a_direction_is_read_on_perturbed_segments_only)
 {
@@ -70,9 +78,7 @@ START_TEST(gradients_by_pointer_follow_flat_weights)
     t->buffers.grads = NULL;
     t->buffers.grad_pointers = grads;
     t->buffers.perturbed_params = t->elsewhere;
-    fill(t->grads, 4);
-    assert_ok(gradreg_regularizer_perturb(t->reg, &t->buffers));
-    assert_ok(gradreg_regularizer_combine(t->reg, &t->buffers));
+    take_step(t);
     close_trainer(t);
 }
 END_TEST
@@ -112,9 +118,7 @@ START_TEST(signals_of_any_size_have_a_mean)
         for (size_t l = 0; l < LAYERS; l++)
             signals[l] = sizes[i];
         assert_ok(gradreg_regularizer_observe_layers(t->reg, signals, LAYERS));
-        fill(t->grads, 4);
-        assert_ok(gradreg_regularizer_perturb(t->reg, &t->buffers));
-        assert_ok(gradreg_regularizer_combine(t->reg, &t->buffers));
+        take_step(t);
         assert_ok(gradreg_regularizer_terms(t->reg, NULL, layers, LAYERS));
         for (size_t l = 0; l < LAYERS; l++)
             ck_assert_double_eq_tol(layers[l].strength, p.strength, 1e-15);
@@ -131,9 +135,7 @@ START_TEST(a_state_after_the_last_step_that_can_be_set_loads)
     size_t bytes = 0;
 
     assert_ok(gradreg_regularizer_set_step(t->reg, UINT64_C(1) << 53));
-    fill(t->grads, 4);
-    assert_ok(gradreg_regularizer_perturb(t->reg, &t->buffers));
-    assert_ok(gradreg_regularizer_combine(t->reg, &t->buffers));
+    take_step(t);
     assert_ok(gradreg_regularizer_state_bytes(t->reg, &bytes));
     void *state = calloc(1, bytes);
     ck_assert_ptr_nonnull(state);
@@ -147,17 +149,28 @@ END_TEST
 /* A NaN was compared before it was looked for, in the host's environment, where that may trap. */
 START_TEST(a_bad_number_raises_no_exception)
 {
-    const gradreg_regularizer_params p = plain();
+    gradreg_regularizer_params p = plain();
     struct trainer *t = open_trainer(small_table, &p);
     double epsilon = 7.0;
+    size_t bytes;
 
     fill(t->grads, 4);
     (void)feclearexcept(FE_ALL_EXCEPT);
     assert_fails(
         gradreg_regularizer_suggest_epsilon(t->reg, &epsilon, &t->buffers, (double)NAN),
         GRADREG_ERROR_INVALID_ARGUMENT, "target_cosine is nan");
-    ck_assert_int_eq(fetestexcept(FE_INVALID), 0);
     ck_assert_double_eq(epsilon, 7.0);
+    double *const numbers[] = { &p.strength,     &p.epsilon,      &p.clip_second,
+                                &p.min_fidelity, &p.adaptive.ema, &p.noise.scale };
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(*numbers); i++) {
+        const double before = *numbers[i];
+        *numbers[i] = (double)NAN;
+        assert_fails(
+            gradreg_regularizer_workspace_bytes(&bytes, t->context, small_table, SEGMENTS, &p),
+            GRADREG_ERROR_INVALID_ARGUMENT, "is nan, must be finite");
+        *numbers[i] = before;
+    }
+    ck_assert_int_eq(fetestexcept(FE_INVALID), 0);
     close_trainer(t);
 }
 END_TEST

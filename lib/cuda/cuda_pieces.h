@@ -6,8 +6,6 @@
 
 #include "cuda_check.h"
 
-enum { GR_BF16_PIECES = 3 };
-
 /* The smallest pieces come first, so that sums in the order of memory add them first. Piece k of row r begins
  * at to + 2 (k rows + r) to_stride; both strides are in elements. */
 typedef struct gr_pieces {
