@@ -82,7 +82,7 @@ class Adaptive:
 
 Arrays = Union[Any, Sequence[Any]]
 AllReduce = Callable[[int, int, int], None]
-_SETTINGS = {name for name, _ in b.gradreg_regularizer_params._fields_} - {"layer_count"}
+_SETTINGS = {field[0] for field in b.gradreg_regularizer_params._fields_} - {"layer_count"}
 
 
 class Fixed(Handle):
