@@ -99,7 +99,7 @@ enum {
 GRADREG_API const char *gradreg_status_name(gradreg_status status);
 
 /** The sentence about this thread's latest failure; "" before the first one. A later success does
- *  not clear it.
+ *  not clear it. Its numbers have a decimal point in every locale, as those of remarks in a log have.
  *
  *  Returns:  a string owned by the library, valid until this thread's next failing call.
  *  Stream:   none.  Threads: any; each thread has its own.  Since: 0.1

@@ -126,7 +126,7 @@ void gradreg_i_log(gradreg_context *context, gradreg_log_level level, const char
     if (log->function == NULL || level > log->level)
         return;
     va_start(arguments, format);
-    (void)vsnprintf(message, sizeof(message), format, arguments);
+    gradreg_i_print(message, sizeof(message), format, arguments);
     va_end(arguments);
     for (char *c = message; *c != '\0'; c++)
         if (*c == '\n' || *c == '\r')

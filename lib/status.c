@@ -1,9 +1,12 @@
 /* status.c - the sentence of this thread's latest failure, status names, the version.
  *
  * In: format and facts from GR_FAIL. Out: static and thread-local strings; nothing allocates. */
+#ifndef _POSIX_C_SOURCE
+#define _POSIX_C_SOURCE 200809L /* uselocale */
+#endif
 #include "status.h"
 
-#include <stdarg.h>
+#include <locale.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -22,6 +25,20 @@ const char *gradreg_i_entered(void)
     return entered;
 }
 
+/* A number's point is a comma in half of the world's locales, and a comma separates the parts of a
+ * sentence. The C library's own "C" locale is one static object: nothing to allocate. */
+void gradreg_i_print(char *text, size_t bytes, const char *format, va_list arguments)
+{
+    const locale_t plain = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    const locale_t host = plain != (locale_t)0 ? uselocale(plain) : (locale_t)0;
+
+    (void)vsnprintf(text, bytes, format, arguments);
+    if (plain != (locale_t)0) {
+        (void)uselocale(host);
+        freelocale(plain);
+    }
+}
+
 void gradreg_i_set_error(const char *format, ...)
 {
     /* Not in place: an argument may be the previous sentence. */
@@ -31,7 +48,7 @@ void gradreg_i_set_error(const char *format, ...)
 
     if (prefix >= 0 && prefix < SENTENCE_BYTES) {
         va_start(arguments, format);
-        (void)vsnprintf(sentence + prefix, sizeof(sentence) - (size_t)prefix, format,
+        gradreg_i_print(sentence + prefix, sizeof(sentence) - (size_t)prefix, format,
                         arguments);
         va_end(arguments);
     }

@@ -11,6 +11,7 @@
 
 #include "gradreg.h"
 
+#include <stdarg.h>
 #include <stddef.h>
 
 #ifdef __cplusplus
@@ -28,6 +29,10 @@ void gradreg_i_enter(const char *function);
 
 /* The name in force: saved and restored around a callback, which may enter the library itself. */
 const char *gradreg_i_entered(void);
+
+/* vsnprintf() in the "C" locale, whatever the host's is. */
+void gradreg_i_print(char *text, size_t bytes, const char *format, va_list arguments)
+    GR_PRINTF(3, 0);
 
 /* Keeps "<function>: <text>" for this thread, cut at 511 bytes. Allocates nothing. Arguments may
  * point into the sentence that is being replaced. */

@@ -1,6 +1,8 @@
+#define _DEFAULT_SOURCE /* mkdtemp, setenv */
 /* check_status.c - version, status names, and the sentence that belongs to a thread. */
 #include "status.h"
 
+#include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -181,6 +183,63 @@ START_TEST(a_sentence_may_quote_the_previous_one)
 }
 END_TEST
 
+/* A locale with a decimal comma, made here: few machines have another than "C" installed. */
+static void write_numbers_with_commas(void)
+{
+    char folder[] = "/tmp/gradreg-locale-XXXXXX", command[256], number[16];
+    FILE *source;
+
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    (void)snprintf(command, sizeof(command), "%s/source", folder);
+    ck_assert_ptr_nonnull(source = fopen(command, "w"));
+    (void)fputs("LC_NUMERIC\ndecimal_point \",\"\nthousands_sep \".\"\ngrouping 3;3\n"
+                "END LC_NUMERIC\n",
+                source);
+    (void)fclose(source);
+    (void)snprintf(
+        command, sizeof(command),
+        "cd %s && localedef -c -f ANSI_X3.4-1968 -i ./source ./comma >log 2>&1; test -d comma",
+        folder);
+    ck_assert_msg(system(command) == 0, "no locale from localedef");
+    ck_assert_int_eq(setenv("LOCPATH", folder, 1), 0);
+    ck_assert_ptr_nonnull(setlocale(LC_NUMERIC, "comma"));
+    (void)snprintf(command, sizeof(command), "rm -r %s", folder);
+    ck_assert_int_eq(system(command), 0);
+    (void)snprintf(number, sizeof(number), "%g", 1.5);
+    ck_assert_str_eq(number, "1,5");
+}
+
+START_TEST(numbers_have_a_point_in_every_locale)
+{
+    gradreg_context_params params = GRADREG_CONTEXT_PARAMS_INIT;
+    gradreg_regularizer_params p = GRADREG_REGULARIZER_PARAMS_INIT;
+    gradreg_segment segment = GRADREG_SEGMENT_INIT;
+    log_collector log = { 0 };
+    gradreg_context *context;
+    gradreg_regularizer *regularizer;
+    char number[16];
+
+    p.layer_count = 1;
+    p.clip_first = 1.5;
+    p.clip_second = 0;
+    segment.count = 10;
+    segment.layer = 0;
+    segment.role = GRADREG_ROLE_MLP;
+    params.log = log_hook(&log, GRADREG_LOG_WARNING);
+    write_numbers_with_commas();
+    assert_ok(gradreg_context_create(&context, &params));
+    assert_ok(gradreg_regularizer_create(&regularizer, context, &segment, 1, &p));
+    ck_assert_msg(log_has(&log, "clip_first = 1.5 "), "%s", log.message[0]);
+    assert_fails(gradreg_regularizer_set_strength(regularizer, -2.25e-7),
+                 GRADREG_ERROR_INVALID_ARGUMENT, "strength is -2.25e-07,");
+    (void)snprintf(number, sizeof(number), "%g", 2.5);
+    ck_assert_str_eq(number, "2,5"); /* the host's locale is as it was */
+    assert_ok(gradreg_regularizer_destroy(regularizer));
+    assert_ok(gradreg_context_destroy(context));
+    (void)setlocale(LC_NUMERIC, "C");
+}
+END_TEST
+
 /* ---- the macros ------------------------------------------------------------------- */
 
 static gradreg_status require(const void *pointer, int number)
@@ -225,6 +284,7 @@ int main(void)
     tcase_add_test(core, success_leaves_the_sentence);
     tcase_add_test(core, a_long_sentence_is_cut);
     tcase_add_test(core, a_sentence_may_quote_the_previous_one);
+    tcase_add_test(core, numbers_have_a_point_in_every_locale);
     tcase_add_test(core, macros_return_status_and_sentence);
     suite_add_tcase(suite, core);
     return run_suite(suite);
