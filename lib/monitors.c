@@ -73,19 +73,28 @@ static gradreg_status check_divergence(const gr_divergence_task *t)
     return GRADREG_OK;
 }
 
+static gradreg_status run_divergence(gradreg_context *context, const gr_divergence_task *t)
+{
+    const gr_pointer pointers[] = { { "", "out", t->out, -1 },
+                                    { "", "p", t->p, -1 },
+                                    { "", "q", t->q, -1 } };
+    gr_fpenv host;
+    GR_TRY(gradreg_i_check_places(context, pointers, t->rows > 0 ? 3 : 0));
+    gradreg_i_fp_enter(&host);
+    const gradreg_status status = gradreg_i_backend_monitors(context)->divergence(context, t);
+    gradreg_i_fp_leave(&host);
+    return status;
+}
+
 gradreg_status gradreg_js_divergence(gradreg_context *context, float *out, const float *p,
                                      const float *q, size_t rows, size_t columns)
 {
     const gr_divergence_task task = { out, p, q, rows, columns };
-    gr_fpenv host;
     GR_ENTER();
     GR_REQUIRE_POINTER(context);
     GR_TRY(check_divergence(&task));
     GR_TRY(gradreg_i_busy_enter(&context->busy, "context"));
-    gradreg_i_fp_enter(&host);
-    const gradreg_status status =
-        gradreg_i_backend_monitors(context)->divergence(context, &task);
-    gradreg_i_fp_leave(&host);
+    const gradreg_status status = run_divergence(context, &task);
     gradreg_i_busy_leave(&context->busy);
     return status;
 }
@@ -159,7 +168,12 @@ static gradreg_status check_delta(const gr_delta_task *t)
 
 static gradreg_status run_delta(gradreg_context *context, gr_delta_task *t)
 {
+    const int moves = extent_of(t) > 0;
+    const gr_pointer pointers[] = { { "", "norms", t->segment_count > 0 ? t->norms : NULL, -1 },
+                                    { "", "before", moves ? t->before : NULL, -1 },
+                                    { "", "after", moves ? t->after : NULL, -1 } };
     gr_fpenv host;
+    GR_TRY(gradreg_i_check_places(context, pointers, 3));
     GR_TRY(gradreg_i_scratch(context, GR_DELTA_RUNS * sizeof(*t->runs)));
     t->runs = context->scratch;
     gradreg_i_fp_enter(&host);

@@ -318,6 +318,9 @@ gradreg_status gradreg_policy_loss(gradreg_context *context, gradreg_policy_metr
     GR_TRY(gradreg_i_policy_read(&task.policy, policy));
     GR_TRY(read_gradient(&task, out));
     task.metrics = metrics;
+    GR_REQUIRE((uintptr_t)metrics % _Alignof(gradreg_policy_metrics) == 0,
+               "metrics = %p is not aligned to %zu bytes", (void *)metrics,
+               _Alignof(gradreg_policy_metrics));
     if (metrics != NULL && context->device_ops == NULL)
         GR_TRY(gradreg_i_struct_check(metrics, sizeof(*metrics), "metrics"));
     GR_TRY(gradreg_i_policy_read_batch(&task, batch));
@@ -342,6 +345,8 @@ gradreg_status gradreg_policy_metrics_read(gradreg_context *context,
     const span to = { "out", out, sizeof(*out) };
     GR_REQUIRE(!overlap(&from, &to), "out = %p overlaps metrics = %p", (void *)out,
                (const void *)metrics);
+    const gr_pointer place = { "argument ", "metrics", metrics, -1 };
+    GR_TRY(gradreg_i_check_place(context, &place));
     GR_TRY(gradreg_i_busy_enter(&context->busy, "context"));
     const gradreg_status status =
         gradreg_i_backend_losses(context)->read_metrics(context, out, metrics);

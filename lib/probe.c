@@ -146,8 +146,8 @@ typedef struct row_names {
     const char *buffer, *width;
 } row_names;
 
-static gradreg_status check_rows(gr_probe_rows *shape, const void *buffer,
-                                 const row_names *names)
+static gradreg_status check_rows(const gradreg_probe *probe, gr_probe_rows *shape,
+                                 const void *buffer, const row_names *names)
 {
     const size_t size = gr_type_bytes(shape->type);
     GR_REQUIRE(shape->type >= GRADREG_TYPE_F32 && shape->type <= GRADREG_TYPE_F16,
@@ -167,7 +167,8 @@ static gradreg_status check_rows(gr_probe_rows *shape, const void *buffer,
                    shape->stride <= (PTRDIFF_MAX / size - shape->width) / (shape->rows - 1),
                "rows = %zu with row_stride = %zu end past the address space", shape->rows,
                shape->stride);
-    return GRADREG_OK;
+    const gr_pointer place = { "", names->buffer, shape->rows > 0 ? buffer : NULL, -1 };
+    return gradreg_i_check_place(probe->context, &place);
 }
 
 static gradreg_status check_trials(const gradreg_probe *probe, size_t rows, int32_t first_trial)
@@ -207,7 +208,7 @@ gradreg_status gradreg_probe_inject(gradreg_probe *probe, void *hidden, gradreg_
     gr_probe_rows shape = { rows, width, row_stride, type };
     GR_ENTER();
     GR_REQUIRE_POINTER(probe);
-    GR_TRY(check_rows(&shape, hidden, &names));
+    GR_TRY(check_rows(probe, &shape, hidden, &names));
     GR_REQUIRE(layer >= 0 && layer < probe->params.layer_count, "layer is %d, must be 0 to %d",
                layer, probe->params.layer_count - 1);
     GR_TRY(check_trials(probe, rows, first_trial));
@@ -232,7 +233,7 @@ gradreg_status gradreg_probe_observe(gradreg_probe *probe, const void *logits,
     gr_probe_rows shape = { rows, vocabulary, row_stride, type };
     GR_ENTER();
     GR_REQUIRE_POINTER(probe);
-    GR_TRY(check_rows(&shape, logits, &names));
+    GR_TRY(check_rows(probe, &shape, logits, &names));
     GR_REQUIRE(target >= 0 && (size_t)target < vocabulary, "target is %d, must be 0 to %zu",
                target, vocabulary - 1);
     GR_REQUIRE(layer >= GRADREG_LAYER_NONE && layer < probe->params.layer_count,

@@ -82,6 +82,8 @@ gradreg_status gradreg_regularizer_terms(gradreg_regularizer *reg, gradreg_terms
 static gradreg_status enqueue(gradreg_regularizer *reg, void *task)
 {
     const size_t rows = (size_t)reg->work.step.options.layer_count + 1;
+    const gr_pointer out = { "argument ", "out", task, -1 };
+    GR_TRY(gradreg_i_check_place(reg->context, &out));
     return reg->ops->copy(&reg->work, task, reg->work.step.terms,
                           rows * GRADREG_TERMS_COLUMNS * sizeof(double));
 }

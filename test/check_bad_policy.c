@@ -298,6 +298,11 @@ START_TEST(a_misaligned_array_is_named)
     own.out.dlogp = own.arrays[DLOGP];
     own.batch.row_offsets = (int64_t *)(void *)((unsigned char *)own.offsets + 4);
     refuse_loss(invalid, "batch.row_offsets", "aligned");
+    own.batch.row_offsets = NULL;
+    gradreg_policy_metrics *const aside =
+        (gradreg_policy_metrics *)(void *)((unsigned char *)&own.metrics + 4);
+    assert_refused(gradreg_policy_loss(context, aside, &own.out, &own.batch, &own.policy),
+                   invalid, "metrics", "aligned");
 }
 END_TEST
 

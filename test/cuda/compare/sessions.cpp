@@ -327,6 +327,62 @@ void require_refused(gradreg_status status, const char *word, const char *what)
             std::string(what) + ": the sentence does not name " + word + ": " + sentence);
 }
 
+/* One array of each kind, in the memory of `owner`. */
+struct Foreign {
+    Memory array;
+    explicit Foreign(const Side &owner) : array(owner, 4096, 0)
+    {
+        array.write(Bytes(4096, 0));
+    }
+    float *f32() const
+    {
+        return static_cast<float *>(array.data());
+    }
+};
+
+/* The calls without a regularizer's buffers, each with one array that lies elsewhere. */
+void require_places(const Side &side, const Side &other, gradreg_regularizer *reg)
+{
+    const std::string who = side.is_cuda ? "CUDA" : "CPU";
+    const gradreg_probe_params defaults = GRADREG_PROBE_PARAMS_INIT;
+    const gradreg_segment none = GRADREG_SEGMENT_INIT;
+    const Foreign own(side), more(side), elsewhere(other);
+    gradreg_policy_metrics read = GRADREG_POLICY_METRICS_INIT;
+    gradreg_probe_params params = defaults;
+    gradreg_segment segment = none;
+    gradreg_probe *probe = nullptr;
+    params.layer_count = 1;
+    segment.count = 8;
+    CALL(gradreg_probe_create(&probe, side.context, &params));
+    const auto refused = [&](gradreg_status status, const char *word, const char *what) {
+        require_refused(status, word, (who + ", " + what).c_str());
+    };
+    refused(gradreg_probe_inject(probe, elsewhere.f32(), GRADREG_TYPE_F32, 1, 8, 0, 0, 0),
+            "hidden", "probe_inject");
+    refused(gradreg_probe_observe(probe, elsewhere.f32(), GRADREG_TYPE_F32, 1, 8, 0, 0, 0, 0),
+            "logits", "probe_observe");
+    CALL(gradreg_probe_destroy(probe));
+    float *const rows[3][3] = { { elsewhere.f32(), own.f32(), more.f32() },
+                                { own.f32(), elsewhere.f32(), more.f32() },
+                                { own.f32(), more.f32(), elsewhere.f32() } };
+    static const char *const divergence[] = { "out", "p", "q" };
+    static const char *const delta[] = { "norms", "before", "after" };
+    for (int k = 0; k < 3; k++) {
+        float *const *at = rows[k];
+        refused(gradreg_js_divergence(side.context, at[0], at[1], at[2], 2, 4), divergence[k],
+                "js_divergence");
+        refused(gradreg_weight_delta(side.context, reinterpret_cast<double *>(at[0]), at[1],
+                                     at[2], GRADREG_TYPE_F32, &segment, 1),
+                delta[k], "weight_delta");
+    }
+    refused(gradreg_policy_metrics_read(
+                side.context, &read,
+                reinterpret_cast<const gradreg_policy_metrics *>(elsewhere.f32())),
+            "metrics", "policy_metrics_read");
+    refused(gradreg_regularizer_terms_enqueue(reg, reinterpret_cast<double *>(elsewhere.f32())),
+            "out", "terms_enqueue");
+}
+
 void run_pointers(unsigned)
 {
     const Variant v = plain_variant(0, false);
@@ -341,6 +397,9 @@ void run_pointers(unsigned)
     if (!reaches_host_memory())
         require_refused(gradreg_regularizer_perturb(cuda.reg, &mixed), "params",
                         "host memory for a CUDA context");
+    require_places(host, device, cpu.reg);
+    if (!reaches_host_memory())
+        require_places(device, host, cuda.reg);
     if (device_count() > 1) {
         const Side elsewhere(GRADREG_BACKEND_CUDA, 1);
         Stepper other(elsewhere, v);
