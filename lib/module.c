@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "context.h"
 #include "params.h"
@@ -112,26 +113,39 @@ static void *open_beside(char *path, size_t bytes)
     return length > 0 && (size_t)length < bytes ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
 }
 
+/* Nowhere, or beside libgradreg in a file that cannot be loaded: `why` is what the loader said of it. */
+static gradreg_status not_found(const char *path, const char *why)
+{
+    const char *skipped = path_is_absolute() ? ""
+                                             : " (not searched: "
+                                               "LD_LIBRARY_PATH has relative entries)";
+    if (why[0] != '\0' && access(path, F_OK) == 0)
+        return GR_FAIL(
+            GRADREG_ERROR_UNSUPPORTED,
+            "no CUDA module: the one beside libgradreg cannot be loaded (%.300s), and "
+            "the system's library path has none%s; %s can name it",
+            why, skipped, VARIABLE);
+    return GR_FAIL(GRADREG_ERROR_UNSUPPORTED,
+                   "no CUDA module: %s is neither beside libgradreg (%.200s) nor in the "
+                   "system's library path%s; %s can name it",
+                   FILE_NAME, path, skipped, VARIABLE);
+}
+
 static gradreg_status search(void)
 {
-    char path[PATH_BYTES];
+    char path[PATH_BYTES], why[512];
     const char *named = secure_getenv(VARIABLE);
     if (named != NULL && named[0] != '\0')
         return open_named(named);
     void *library = open_beside(path, sizeof(path));
     if (library != NULL)
         return take(library, path);
+    const char *said = dlerror(); /* until the next look */
+    (void)snprintf(why, sizeof(why), "%s", said != NULL ? said : "");
     library = path_is_absolute() ? dlopen(FILE_NAME, RTLD_NOW | RTLD_LOCAL) : NULL;
     if (library != NULL)
         return take(library, FILE_NAME);
-    return GR_FAIL(GRADREG_ERROR_UNSUPPORTED,
-                   "no CUDA module: %s is neither beside libgradreg (%.200s) nor in the "
-                   "system's library path%s; %s can name it",
-                   FILE_NAME, path,
-                   path_is_absolute() ? ""
-                                      : " (not searched: "
-                                        "LD_LIBRARY_PATH has relative entries)",
-                   VARIABLE);
+    return not_found(path, why);
 }
 
 gradreg_status gradreg_i_device_find(const gr_device **out)

@@ -4,7 +4,8 @@
  *
  * In: the directory of the modules made from cuda_modules.c; the real module, where nvcc has built
  * it. Nothing here needs a device; with one, opening it is tried as well. */
-#define _POSIX_C_SOURCE 200809L /* setenv */
+#define _GNU_SOURCE /* setenv, dladdr, mkdtemp */
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,6 +112,53 @@ START_TEST(the_current_directory_is_not_searched)
 }
 END_TEST
 
+/* What `check_cuda_module --say` ends with: a process of its own, with a libgradreg of its own. */
+static int say(void)
+{
+    gradreg_context *context;
+    (void)unsetenv(VARIABLE);
+    (void)puts(open_cuda(&context, 0) == GRADREG_ERROR_UNSUPPORTED ? gradreg_last_error()
+                                                                   : "no refusal");
+    return 0;
+}
+
+static void copy_file(const char *to, const char *from)
+{
+    char block[65536];
+    FILE *in = fopen(from, "rb"), *out = fopen(to, "wb");
+    ck_assert(in != NULL && out != NULL);
+    for (size_t n; (n = fread(block, 1, sizeof(block), in)) > 0;)
+        ck_assert_uint_eq(fwrite(block, 1, n, out), n);
+    ck_assert_int_eq(fclose(in), 0);
+    ck_assert_int_eq(fclose(out), 0);
+}
+
+START_TEST(a_module_beside_libgradreg_that_cannot_be_loaded_is_not_called_missing)
+{
+    char folder[] = "/tmp/gradreg-XXXXXX", library[256], module[256], program[4096] = { 0 };
+    char command[8192], sentence[1024] = { 0 };
+    Dl_info info;
+    ck_assert_int_ne(dladdr((const void *)(uintptr_t)gradreg_version, &info), 0);
+    ck_assert_ptr_nonnull(strrchr(info.dli_fname, '/'));
+    ck_assert_int_gt(readlink("/proc/self/exe", program, sizeof(program) - 1), 0);
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    (void)snprintf(library, sizeof(library), "%s%s", folder, strrchr(info.dli_fname, '/'));
+    (void)snprintf(module, sizeof(module), "%s/libgradreg-cuda.so", folder);
+    copy_file(library, info.dli_fname);
+    FILE *file = fopen(module, "w");
+    ck_assert(file != NULL && fputs("no library", file) >= 0 && fclose(file) == 0);
+    (void)snprintf(command, sizeof(command), "LD_LIBRARY_PATH=%s '%s' --say", folder, program);
+    file = popen(command, "r");
+    ck_assert_ptr_nonnull(file);
+    const char *const read = fgets(sentence, sizeof(sentence), file);
+    ck_assert_int_eq(pclose(file), 0);
+    ck_assert_int_eq(unlink(library) | unlink(module) | rmdir(folder), 0);
+    ck_assert_ptr_nonnull(read);
+    ck_assert_msg(strstr(sentence, "cannot be loaded") != NULL, "%s", sentence);
+    ck_assert_msg(strstr(sentence, module) != NULL, "%s", sentence);
+}
+END_TEST
+
 START_TEST(the_cpu_works_whatever_the_module)
 {
     gradreg_context *context;
@@ -152,6 +200,8 @@ int main(int argc, char **argv)
     TCase *core = tcase_create("core");
     if (argc < 2)
         return 2;
+    if (strcmp(argv[1], "--say") == 0)
+        return say();
     /* meson lists the folders of all libraries that this test waits for, the modules' too, and the
      * loader reads the list once. */
     if (getenv("LD_LIBRARY_PATH") != NULL && unsetenv("LD_LIBRARY_PATH") == 0)
@@ -165,6 +215,8 @@ int main(int argc, char **argv)
     tcase_add_test(core, a_module_with_other_structs_is_refused);
     tcase_add_test(core, a_module_without_a_driver_says_so);
     tcase_add_test(core, the_current_directory_is_not_searched);
+    tcase_add_test(core,
+                   a_module_beside_libgradreg_that_cannot_be_loaded_is_not_called_missing);
     tcase_add_test(core, the_cpu_works_whatever_the_module);
     tcase_add_test(core, the_real_module_opens_or_says_why);
     suite_add_tcase(suite, core);
