@@ -5,6 +5,7 @@
  *   check_runtime PTX             launches run from this file of planted.cu's PTX too
  *
  * In: planted.cu. Out: exit status 0 and a count, or the expectations that failed. */
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -383,8 +384,18 @@ void check_races()
     });
     unsigned local[64] = {};
     EXPECT_FAULT(planted_unwritten, "outside of the device's memory", 1, 64, out, local);
-    emulated_cuda_keep_faults(0);
     faulty = false;
+    /* The checker sees no write of the host's. */
+    unsigned *pinned = nullptr;
+    OK(cudaMallocHost(&pinned, 64 * sizeof(unsigned)));
+    std::fill(pinned, pinned + 64, 5u);
+    OK(cudaMemcpyAsync(unwritten.data, pinned, 64 * sizeof(unsigned), cudaMemcpyHostToDevice,
+                       nullptr));
+    GR_LAUNCH(planted_unwritten, 1, 64, 0, nullptr, in.data, nothing);
+    OK(cudaStreamSynchronize(nullptr));
+    expect(emulated_cuda_fault() == nullptr, "a copy of pinned memory is written");
+    OK(cudaFreeHost(pinned));
+    emulated_cuda_keep_faults(0);
     expect(emulated_cuda_watched() > 1000, "the race checker has seen accesses");
 }
 #else

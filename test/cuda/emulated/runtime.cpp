@@ -116,6 +116,8 @@ cudaError_t take(void **pointer, size_t bytes, cudaMemoryType type)
         return cudaErrorMemoryAllocation;
     thread_counts.allocations++;
     races::allocated(*pointer, bytes);
+    if (type != cudaMemoryTypeDevice)
+        races::copied(*pointer, nullptr, bytes); /* the host may write there, unseen */
     return cudaSuccess;
 }
 
