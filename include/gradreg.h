@@ -509,7 +509,7 @@ typedef int32_t gradreg_rounding;
 enum {
     GRADREG_ROUNDING_NEAREST = 1,   /**< of theta + delta, ties to even (default) */
     GRADREG_ROUNDING_STOCHASTIC = 2 /**< of theta + (float)coefficient * direction, which is formed
-                                         exactly; reproducibly from the seed */
+                                         in double; reproducibly from the seed */
 };
 typedef int32_t gradreg_non_finite;
 enum {

@@ -22,7 +22,10 @@
  * 5. Over blocks. The block results x[0 .. n) in order: while n > 1, x[i] = x[2i] + x[2i+1]
  *    for all pairs, an odd last one is carried up unchanged, n = (n + 1) / 2. No block: 0.
  *    Cutting x into runs of 2^k blocks, summing each by this rule and then the results by
- *    this rule gives the same bits: that is how threads and thread blocks share the work. */
+ *    this rule gives the same bits: that is how threads and thread blocks share the work.
+ * 6. Over segments. Those of a bin (table.h) are added one by one, from 0, in the table's order, then
+ *    rank to rank in the ranks' order, and what runs over several bins takes them in the order in
+ *    which the table first comes to each. */
 #ifndef GRADREG_LIB_REDUCE_H
 #define GRADREG_LIB_REDUCE_H
 

@@ -206,6 +206,51 @@ START_TEST(the_order_of_segments_means_nothing_without_norms)
 }
 END_TEST
 
+/* 1 and eight times 2^-54: from the left they leave 1, in any other grouping they do not. */
+static double norm_of_layer(bool largest_first)
+{
+    enum { SMALL = 8, SEGMENTS = SMALL + 1 };
+    gradreg_regularizer_params p = GRADREG_REGULARIZER_PARAMS_INIT;
+    gradreg_segment segments[SEGMENTS];
+    gradreg_buffers buffers = GRADREG_BUFFERS_INIT;
+    gradreg_terms terms = GRADREG_TERMS_INIT;
+    gradreg_context *context = context_on(NULL, 1);
+    gradreg_regularizer *regularizer;
+    float *params = guarded_new(SEGMENTS * sizeof(float), 0);
+    float *grads = guarded_new(SEGMENTS * sizeof(float), 0);
+
+    for (int i = 0; i < SEGMENTS; i++) {
+        const bool large = largest_first ? i == 0 : i == SMALL;
+        segments[i] = (gradreg_segment)GRADREG_SEGMENT_INIT;
+        segments[i].offset = (uint64_t)i;
+        segments[i].count = 1;
+        segments[i].layer = 0;
+        segments[i].role = GRADREG_ROLE_MLP;
+        params[i] = 0;
+        grads[i] = large ? 1.0f : 0x1p-27f;
+    }
+    p.layer_count = 1;
+    buffers.params = params;
+    buffers.grads = grads;
+    buffers.count = SEGMENTS;
+    assert_ok(gradreg_regularizer_create(&regularizer, context, segments, SEGMENTS, &p));
+    assert_ok(gradreg_regularizer_perturb(regularizer, &buffers));
+    assert_ok(gradreg_regularizer_fallback(regularizer, &buffers));
+    assert_ok(gradreg_regularizer_terms(regularizer, &terms, NULL, 0));
+    assert_ok(gradreg_regularizer_destroy(regularizer));
+    assert_ok(gradreg_context_destroy(context));
+    guarded_free(params);
+    guarded_free(grads);
+    return terms.first_norm;
+}
+
+START_TEST(segments_of_a_layer_are_added_in_the_tables_order)
+{
+    ck_assert_double_eq(norm_of_layer(true), 1.0);
+    ck_assert_double_eq(norm_of_layer(false), 1.0 + 0x1p-52);
+}
+END_TEST
+
 /* ---------------------------------------------------------------------------- random numbers */
 
 /* With weights of zero, in f32, theta' is delta: epsilon times the direction. */
@@ -375,6 +420,7 @@ int main(void)
 
     add_loop_test(bits, threads_paths_and_alignment_decide_nothing, 0, FORMS);
     add_loop_test(bits, the_order_of_segments_means_nothing_without_norms, 0, TYPE_PAIRS);
+    tcase_add_test(bits, segments_of_a_layer_are_added_in_the_tables_order);
     add_loop_test(chance, random_directions_have_their_moments, 0, 2);
     add_loop_test(chance, random_directions_depend_on_seed_step_and_place_only, 0, 2);
     add_loop_test(chance, steps_along_random_directions_agree_with_the_oracle, 0, 8);
