@@ -15,7 +15,7 @@
 #include "hash.h"
 #include "params.h"
 
-/* The structs of 0.1, which every later version accepts. */
+/* The structs of 0.1, which every later version accepts: one that grows ends here at its first new field. */
 enum {
     PARAMS_MINIMUM = sizeof(gradreg_context_params),
     INFO_MINIMUM = sizeof(struct gradreg_context_info)

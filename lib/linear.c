@@ -17,7 +17,7 @@ gradreg_status gradreg_linear_params_init(gradreg_linear_params *out, size_t str
 {
     static const gradreg_linear_params defaults = GRADREG_LINEAR_PARAMS_INIT;
     GR_ENTER();
-    return gradreg_i_struct_init(out, struct_size, &defaults, sizeof(defaults), 1);
+    return gradreg_i_struct_init(out, struct_size, &defaults, sizeof(defaults), sizeof(*out));
 }
 
 static gradreg_status read_type(gradreg_type *type, gradreg_type otherwise, const char *name)

@@ -15,7 +15,7 @@ gradreg_status gradreg_logits_params_init(gradreg_logits_params *out, size_t str
 {
     static const gradreg_logits_params defaults = GRADREG_LOGITS_PARAMS_INIT;
     GR_ENTER();
-    return gradreg_i_struct_init(out, struct_size, &defaults, sizeof(defaults), 1);
+    return gradreg_i_struct_init(out, struct_size, &defaults, sizeof(defaults), sizeof(*out));
 }
 
 /* ---- forward --------------------------------------------------------------------- */

@@ -24,10 +24,10 @@
 gradreg_status gradreg_i_struct_read(void *out, size_t known, size_t minimum,
                                      const void *caller, const char *argument);
 
-/* Behind every *_init: defaults, a zeroed tail for newer callers, and their struct_size. Structs
- * without a struct_size (has_size 0) have one size for ever. */
+/* Behind every *_init: as many of the defaults as an older caller has room for, a zeroed tail for newer
+ * ones, and their struct_size. Structs without a struct_size (minimum 0) have one size for ever. */
 gradreg_status gradreg_i_struct_init(void *out, size_t struct_size, const void *defaults,
-                                     size_t known, int has_size);
+                                     size_t known, size_t minimum);
 
 /* For structs that the library fills: whether the caller's struct_size is possible at all. */
 gradreg_status gradreg_i_struct_check(const void *caller, size_t minimum, const char *argument);

@@ -161,6 +161,19 @@ START_TEST(an_older_callers_unknown_fields_keep_their_defaults)
 }
 END_TEST
 
+START_TEST(an_older_callers_struct_gets_the_defaults_it_has_room_for)
+{
+    struct current *older = guarded_new(MINIMUM, 0);
+
+    assert_ok(gradreg_i_struct_init(older, MINIMUM, &defaults, KNOWN, MINIMUM));
+    ck_assert_uint_eq(older->struct_size, MINIMUM);
+    ck_assert_uint_eq(older->first, 11);
+    assert_fails(gradreg_i_struct_init(older, MINIMUM - 1, &defaults, KNOWN, MINIMUM),
+                 GRADREG_ERROR_INVALID_ARGUMENT, "struct_size", "at least 8");
+    guarded_free(older);
+}
+END_TEST
+
 START_TEST(a_callers_struct_of_this_version_is_copied)
 {
     const struct current caller = { KNOWN, 1, 2 };
@@ -243,6 +256,7 @@ int main(void)
     tcase_add_loop_test(core, init_serves_newer_callers_of_sized_structs, 0, INITS);
     tcase_add_loop_test(core, init_refuses_what_no_version_had, 0, INITS);
     tcase_add_test(core, an_older_callers_unknown_fields_keep_their_defaults);
+    tcase_add_test(core, an_older_callers_struct_gets_the_defaults_it_has_room_for);
     tcase_add_test(core, a_callers_struct_of_this_version_is_copied);
     tcase_add_test(core, a_newer_caller_is_served_unless_it_asks_for_more);
     tcase_add_loop_test(core, impossible_sizes_are_refused_before_anything_is_read, 0, 5);
