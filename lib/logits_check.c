@@ -51,7 +51,8 @@ gradreg_status gradreg_i_read_logits(gr_logits_view *view, const gradreg_logits_
                p.row_stride, p.vocabulary);
     if (p.row_stride == 0)
         p.row_stride = p.vocabulary;
-    GR_REQUIRE(p.row_stride == 0 || p.rows <= SIZE_MAX / 16 / p.row_stride,
+    /* So that no sum of bytes can overflow. */
+    GR_REQUIRE(p.row_stride == 0 || p.rows <= SIZE_MAX / 32 / p.row_stride,
                "params.rows %zu x row_stride %zu is too large", p.rows, p.row_stride);
     GR_TRY(gradreg_i_read_temperature(&view->inverse, p.temperature));
     view->type = p.type;

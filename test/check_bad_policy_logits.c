@@ -27,6 +27,12 @@ START_TEST(null_arguments_of_the_fused_call_are_named)
                    "'params'");
     assert_refused(gradreg_policy_logits_scratch_bytes(&own.size, SIZE_MAX, &own.params),
                    invalid, "sequences");
+    const gradreg_logits_params good = own.params;
+    own.params.vocabulary = own.params.row_stride = 1;
+    own.params.rows = SIZE_MAX / 16; /* of which scratch has five f32 each */
+    assert_refused(gradreg_policy_logits_scratch_bytes(&own.size, 1, &own.params), invalid,
+                   "params.rows", "large");
+    own.params = good;
     own.params.struct_size += TAIL;
     own.params_tail[0] = 1;
     assert_refused(gradreg_policy_logits_scratch_bytes(&own.size, 1, &own.params),
