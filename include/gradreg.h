@@ -1374,10 +1374,10 @@ GRADREG_API gradreg_status gradreg_advantages(gradreg_context *context, float *o
  *      dL/dx_j = ( dlogp ([j = target] - p_j) - dentropy p_j (ln p_j + H) ) / temperature
  *
  * A row whose target is -1 is padding: it is never read, its numbers are 0, its gradient is zeros. A
- * logit of -inf (a mask) has p = 0 and gradient 0, also as a target (logp is -inf then). A row with a
- * NaN, with +inf, with z beyond fp32's range, or with nothing but -inf gives NaN; its gradient is NaN
- * too, but zeros where dlogp and dentropy are 0. Rows with dlogp = dentropy = 0 get zeros without
- * being read. Other targets outside [0, vocabulary): INVALID_ARGUMENT on the CPU; on CUDA the row's
+ * logit of -inf (a mask), or with z below fp32's range, has p = 0 and gradient 0, also as a target (logp
+ * is -inf then). A row with a NaN, with +inf, with z above fp32's range, or with nothing but -inf gives
+ * NaN; its gradient is NaN too, but zeros where dlogp and dentropy are 0. Rows with dlogp = dentropy = 0
+ * get zeros without being read. Other targets outside [0, vocabulary): INVALID_ARGUMENT on the CPU; on CUDA the row's
  * numbers are NaN and its gradient is zeros. */
 
 /** A matrix of logits, and of their gradient. */

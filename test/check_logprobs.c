@@ -279,6 +279,32 @@ static void one_bad_row(gradreg_context *context, gradreg_type type, int how, si
     logits_rig_free(want);
 }
 
+/* Half a temperature takes -3e38 out of fp32's range, downwards. */
+START_TEST(a_logit_below_the_range_is_a_masked_one)
+{
+    gradreg_context *context = logits_context(1, NULL);
+    gradreg_logits_params params = GRADREG_LOGITS_PARAMS_INIT;
+    const float dlogp[2] = { 1.0f, -2.0f }, dentropy[2] = { 0.5f, 0.25f };
+    const int32_t targets[2] = { 0, 1 }; /* the second row's target is the masked one */
+    float numbers[2][3][2], slopes[2][2 * 5];
+    params.rows = 2;
+    params.vocabulary = 5;
+    params.temperature = 0.5f;
+    for (int k = 0; k < 2; k++) {
+        const float low = k == 0 ? -3e38f : -HUGE_VALF;
+        const float x[2 * 5] = { 1.0f, low, 2.0f, low, -1.0f, 0.5f, low, 0.25f, 3.0f, low };
+        assert_ok(gradreg_logprobs_forward(context, numbers[k][0], numbers[k][1], numbers[k][2],
+                                           x, targets, &params));
+        assert_ok(gradreg_logprobs_backward(context, slopes[k], x, targets, numbers[k][2],
+                                            numbers[k][1], dlogp, dentropy, &params));
+    }
+    ck_assert_mem_eq(numbers[0], numbers[1], sizeof(numbers[0]));
+    ck_assert_mem_eq(slopes[0], slopes[1], sizeof(slopes[0]));
+    ck_assert(isfinite(numbers[0][0][0]) && numbers[0][0][1] == -HUGE_VALF);
+    assert_ok(gradreg_context_destroy(context));
+}
+END_TEST
+
 START_TEST(a_row_without_a_distribution_is_nan_and_zeros_where_nothing_asks)
 {
     static const size_t places[] = { 0, 1, 17, 4095, 4096, 4499 };
@@ -518,6 +544,7 @@ int main(void)
     tcase_add_test(tc, logits_at_the_ends_of_the_range_give_numbers);
     tcase_add_test(tc, a_logit_of_minus_infinity_has_no_probability_and_no_gradient);
     tcase_add_test(tc, a_masked_target_has_log_prob_minus_infinity_and_still_no_gradient);
+    tcase_add_test(tc, a_logit_below_the_range_is_a_masked_one);
     tcase_add_test(tc, a_row_without_a_distribution_is_nan_and_zeros_where_nothing_asks);
     tcase_add_test(tc, padding_rows_and_gaps_are_never_read);
     tcase_add_test(tc, the_gradient_may_replace_the_logits);
