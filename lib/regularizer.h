@@ -29,7 +29,7 @@ struct gradreg_regularizer {
     int verified_master;
     int no_first;        /* a central product along another direction needs no g1 */
     int losses_expected; /* observe_losses belongs to the step just combined */
-    int warned_adding;
+    int warned_adding, warned_master, warned_swallowed;
     uint64_t combine_calls;       /* counts combine and fallback: the interval's clock */
     uint64_t slice_begin;         /* of this call's flat buffers */
     uint64_t checked_pointers[4]; /* fingerprints of the last that do not overlap */

@@ -154,8 +154,8 @@ static gradreg_status check_held(const gradreg_regularizer *reg)
         GR_REQUIRE(
             held[b] == reg->table.bins[b].elements,
             "buffers: ranks hold %.0f elements of layer %d together, its segments have %.0f: "
-            "shards must cover each once (copies are REPLICA; plain data parallel is "
-            "world = 1 with averaged gradients)",
+            "shards must cover each once, and all_reduce must add (copies are REPLICA; plain "
+            "data parallel is world = 1 with averaged gradients)",
             held[b], reg->table.bins[b].layer, reg->table.bins[b].elements);
     return GRADREG_OK;
 }

@@ -128,6 +128,33 @@ static void remark_dropped(gradreg_regularizer *reg, const double *total)
                   reg->work.step.options.min_fidelity);
 }
 
+/* Nothing fails then, and nothing is regularized either. */
+static void remark_master(gradreg_regularizer *reg, const double *total)
+{
+    const int mismatch = ((uint32_t)total[GR_TERM_FLAGS] & GRADREG_FLAG_MASTER_MISMATCH) != 0;
+
+    if (mismatch && !reg->warned_master)
+        gradreg_i_log(reg->context, GRADREG_LOG_WARNING,
+                      "params are not round(master_params): nothing is moved or regularized "
+                      "until they are. Are they rounded to nearest even after each update? "
+                      "If not, set restore = GRADREG_RESTORE_COPY");
+    reg->warned_master = mismatch;
+}
+
+/* What bf16 does to the published epsilon. min_fidelity has a remark of its own. */
+static void remark_swallowed(gradreg_regularizer *reg, const double *total)
+{
+    if (reg->warned_swallowed || reg->work.step.options.min_fidelity > 0 ||
+        !(total[GR_TERM_APPLIED_COSINE] < 0.5))
+        return;
+    reg->warned_swallowed = 1;
+    gradreg_i_log(reg->context, GRADREG_LOG_WARNING,
+                  "applied cosine %.3f: rounding the weights left little of the step, and the "
+                  "correction is mostly noise. gradreg_regularizer_suggest_epsilon() finds the "
+                  "smallest epsilon that arrives; min_fidelity drops such corrections",
+                  total[GR_TERM_APPLIED_COSINE]);
+}
+
 void gradreg_i_regularizer_remark(gradreg_regularizer *reg)
 {
     if (!reg->ops->host_reads)
@@ -136,4 +163,6 @@ void gradreg_i_regularizer_remark(gradreg_regularizer *reg)
     if (total[GR_TERM_SECOND_NORM] == total[GR_TERM_SECOND_NORM])
         remark_adding(reg, total);
     remark_dropped(reg, total);
+    remark_master(reg, total);
+    remark_swallowed(reg, total);
 }

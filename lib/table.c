@@ -353,7 +353,8 @@ static gradreg_status check_slice(gr_table *t, const gradreg_regularizer_params 
     t->parameter_count = larger(t->parameter_count, p->parameter_count);
     GR_REQUIRE(p->slice_count <= UINT64_MAX - p->slice_begin &&
                    p->slice_begin + p->slice_count <= t->parameter_count,
-               "params: slice_begin %llu + slice_count %llu ends past %llu",
+               "params: slice_begin %llu + slice_count %llu ends past %llu: if the flat buffer "
+               "is padded, set parameter_count to its length",
                (unsigned long long)p->slice_begin, (unsigned long long)p->slice_count,
                (unsigned long long)t->parameter_count);
     return GRADREG_OK;

@@ -314,7 +314,7 @@ static const struct combination {
     COMBINATION(cosine_without_end, INVALID_ARGUMENT, "params.decay_steps", "0"),
     COMBINATION(ranks_without_reduce, INVALID_ARGUMENT, "params.all_reduce.function", "NULL"),
     COMBINATION(rank_past_world, INVALID_ARGUMENT, "params.rank", "2"),
-    COMBINATION(slice_past_the_end, INVALID_ARGUMENT, "slice_begin 33", "slice_count 8"),
+    COMBINATION(slice_past_the_end, INVALID_ARGUMENT, "slice_begin 33", "parameter_count"),
     COMBINATION(slice_around_the_corner, INVALID_ARGUMENT, "slice_begin", "slice_count 2"),
     COMBINATION(parameter_count_too_small, INVALID_ARGUMENT, "segments[5]", "39"),
 };

@@ -291,6 +291,41 @@ START_TEST(ranks_that_all_hold_everything_are_told_so)
 }
 END_TEST
 
+/* What an all_reduce that averages, or that was left empty, makes of two ranks. */
+static int32_t average_of_two(void *user, double *values, size_t count, void *stream)
+{
+    (void)stream;
+    for (size_t i = 0; *(const int *)user && i < count; i++)
+        values[i] /= 2; /* entries of the other rank aside, which are zeros here */
+    return 0;
+}
+
+START_TEST(sums_that_are_none_are_told_so)
+{
+    struct plan plan;
+    int averages = _i;
+
+    common_plan(&plan, true);
+    const rig_setup setup = { /* the first rank; what the other holds never arrives */
+                              .threads = 1,
+                              .sliced = true,
+                              .count = (size_t)plan.table[0].count
+    };
+    gradreg_regularizer_params p = plan.params;
+    p.world = 2;
+    p.all_reduce = (gradreg_all_reduce){ average_of_two, &averages, 0, 0, NULL };
+    rig *r = rig_open(plan.table, SEGMENTS, &p, &setup);
+    rig_numbers(r, RIG_PARAMS, 5, -4);
+    rig_numbers(r, RIG_GRADS, 6, 0);
+    char *clean = rig_gather(r, RIG_PARAMS);
+    assert_fails(gradreg_regularizer_perturb(r->reg, &r->buffers),
+                 GRADREG_ERROR_INVALID_ARGUMENT, "ranks hold", "all_reduce must add");
+    rig_assert(r, RIG_PARAMS, clean, "theta");
+    free(clean);
+    rig_close(r);
+}
+END_TEST
+
 /* ---- the callback fails ----------------------------------------------------------- */
 
 /* Wherever it fails, going on as documented ends where nothing had failed. */
@@ -353,6 +388,7 @@ int main(void)
     add_loop_test(tcase, what_is_kept_follows_its_element_when_slices_move, 0, 5);
     tcase_add_test(tcase, blocks_do_not_shift_behind_a_cut);
     tcase_add_test(tcase, ranks_that_all_hold_everything_are_told_so);
+    tcase_add_loop_test(tcase, sums_that_are_none_are_told_so, 0, 2);
     add_loop_test(tcase, a_failed_exchange_leaves_everything_as_it_was, 0, variants);
     suite_add_tcase(suite, tcase);
     /* Always in a process of its own: a rank that fails must not go on as the suite. */

@@ -53,6 +53,22 @@ static void second(rig *r, uint64_t seed)
     rig_numbers(r, RIG_GRADS, seed, -1);
 }
 
+static size_t count_remarks(const log_collector *log, const char *word)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < log->count && i < LOG_KEPT; i++)
+        count += strstr(log->message[i], word) != NULL;
+    return count;
+}
+
+/* A backend whose numbers the host does not read says nothing. */
+static void assert_remarks(const log_collector *log, const char *word, size_t count)
+{
+    if (!on_cuda())
+        ck_assert_uint_eq(count_remarks(log, word), count);
+}
+
 /* ---- master weights --------------------------------------------------------------- */
 
 static void spoil_master(rig *r)
@@ -107,20 +123,22 @@ static void good_step(rig *r, bool noisy)
     ck_assert_double_gt(rig_terms(r).perturbation_norm, 0.0);
 }
 
-/* A mismatch that is noticed never overwrites params, in the step where it is noticed and after. */
+/* A mismatch that is noticed never overwrites params, in the step where it is noticed and after, and is
+ * said when it begins. */
 START_TEST(params_that_are_not_the_masters_stay_as_they_are)
 {
     const enum way way = (enum way)(_i % WAYS);
     const bool noisy = way >= INJECT_FIRST, asked = way % 2 == 1;
     gradreg_regularizer_params p =
         plain_params(all_types[_i / WAYS % LAST_TYPE], GRADREG_TYPE_F32);
+    log_collector log = { 0 };
 
     p.restore = GRADREG_RESTORE_MASTER;
     p.difference =
         _i / WAYS / LAST_TYPE == 0 ? GRADREG_DIFFERENCE_FORWARD : GRADREG_DIFFERENCE_CENTRAL;
     p.noise.rule = noisy ? GRADREG_NOISE_NEFTUNE : GRADREG_NOISE_OFF;
     p.noise.first_layer = p.noise.last_layer = 0;
-    rig *r = open_rig(&p, NULL);
+    rig *r = open_rig(&p, &log);
     if (asked)
         good_step(r, false); /* also leaves a direction for the noise */
     char *theta = rig_gather(r, RIG_PARAMS);
@@ -134,6 +152,11 @@ START_TEST(params_that_are_not_the_masters_stay_as_they_are)
     rig_assert(r, RIG_PARAMS, theta, "params after a good step");
     good_step(r, noisy);
     rig_assert(r, RIG_PARAMS, theta, "params after another");
+    assert_remarks(&log, "round(master_params)", 1);
+    spoil_master(r);
+    r->buffers.verify_master = 1;
+    mismatched_step(r, noisy, theta);
+    assert_remarks(&log, "round(master_params)", 2);
     free(theta);
     rig_close(r);
 }
@@ -167,15 +190,6 @@ START_TEST(master_weights_are_compared_bit_for_bit)
 END_TEST
 
 /* ---- fidelity --------------------------------------------------------------------- */
-
-static size_t count_remarks(const log_collector *log, const char *word)
-{
-    size_t count = 0;
-
-    for (size_t i = 0; i < log->count && i < LOG_KEPT; i++)
-        count += strstr(log->message[i], word) != NULL;
-    return count;
-}
 
 /* A step of a thousandth of the weights does not reach bf16. */
 START_TEST(dropped_corrections_are_flagged_and_logged_rarely)
@@ -211,6 +225,27 @@ START_TEST(dropped_corrections_are_flagged_and_logged_rarely)
     ck_assert_uint_eq(rig_terms(r).flags, 0);
     ck_assert_double_ge(rig_terms(r).applied_cosine, 0.9);
     ck_assert_double_gt(rig_terms(r).correction_share, 0.01);
+    rig_close(r);
+}
+END_TEST
+
+/* Without min_fidelity such a step is used. */
+START_TEST(a_step_that_does_not_arrive_is_said_once)
+{
+    const bool arrives = _i == 1;
+    gradreg_regularizer_params p = plain_params(GRADREG_TYPE_BF16, GRADREG_TYPE_F32);
+    log_collector log = { 0 };
+
+    p.epsilon = arrives ? 1.0 : 1e-5;
+    rig *r = open_rig(&p, &log);
+    for (uint64_t k = 1; k <= 3; k++) {
+        first(r, k);
+        assert_ok(gradreg_regularizer_perturb(r->reg, &r->buffers));
+        second(r, 1000);
+        assert_ok(gradreg_regularizer_combine(r->reg, &r->buffers));
+        ck_assert_int_eq(rig_terms(r).applied_cosine >= 0.5, arrives);
+        assert_remarks(&log, "suggest_epsilon", arrives ? 0 : 1);
+    }
     rig_close(r);
 }
 END_TEST
@@ -553,6 +588,7 @@ int main(void)
                   WAYS * LAST_TYPE * 2);
     add_loop_test(tcase, master_weights_are_compared_bit_for_bit, 0, 3);
     tcase_add_test(tcase, dropped_corrections_are_flagged_and_logged_rarely);
+    tcase_add_loop_test(tcase, a_step_that_does_not_arrive_is_said_once, 0, 2);
     tcase_add_test(tcase, a_central_step_is_as_good_as_its_worse_half);
     add_loop_test(tcase, an_adding_backward_pass_is_noticed_on_the_first_step, 0, 4);
     tcase_add_test(tcase, a_declared_adding_pass_is_right_and_silent);

@@ -39,11 +39,13 @@ const TO_HOST: c_int = 2;
 impl Runtime {
     /// SAFETY: `path` must be a CUDA runtime.
     unsafe fn load(path: &str) -> Runtime {
-        let library = dlopen(CString::new(path).unwrap().as_ptr(), 2);
-        assert!(!library.is_null(), "{} does not open", path);
+        let path = CString::new(path).unwrap();
+        let library = dlopen(path.as_ptr(), 2);
+        assert!(!library.is_null(), "{:?} does not open", path);
         let find = |name: &str| {
-            let found = dlsym(library, CString::new(name).unwrap().as_ptr());
-            assert!(!found.is_null(), "no {}", name);
+            let name = CString::new(name).unwrap();
+            let found = dlsym(library, name.as_ptr());
+            assert!(!found.is_null(), "no {:?}", name);
             found
         };
         Runtime {
