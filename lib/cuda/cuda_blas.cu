@@ -91,16 +91,21 @@ static gradreg_status report(const char *call, int status)
 
 /* ---- opening --------------------------------------------------------------------- */
 
-static void *open_library(void)
+/* NULL, and why. */
+static void *open_library(const char **why)
 {
     char name[32];
     const char *named = secure_getenv(VARIABLE);
-    if (named != NULL && named[0] != '\0')
-        return named[0] == '/' ? dlopen(named, RTLD_NOW | RTLD_LOCAL) : NULL;
-    if (!gradreg_cuda_core->library_path_is_absolute())
-        return NULL;
+    const int is_named = named != NULL && named[0] != '\0';
     (void)snprintf(name, sizeof(name), "libcublas.so.%d", CUDART_VERSION / 1000);
-    return dlopen(name, RTLD_NOW | RTLD_LOCAL);
+    *why = is_named ? VARIABLE " is no absolute path"
+                    : "LD_LIBRARY_PATH has relative entries, so that nothing is looked for";
+    if (is_named ? named[0] != '/' : !gradreg_cuda_core->library_path_is_absolute())
+        return NULL;
+    void *const library = dlopen(is_named ? named : name, RTLD_NOW | RTLD_LOCAL);
+    if (library == NULL)
+        *why = dlerror();
+    return library;
 }
 
 static int find(void *library, const char *name, void *function)
@@ -114,11 +119,13 @@ static int find(void *library, const char *name, void *function)
 static gradreg_status load(void)
 {
     gr_blas found;
-    void *library = open_library();
-    GR_CUDA_REQUIRE(library != NULL, GRADREG_ERROR_UNSUPPORTED,
-                    "log-probs from hidden states need cuBLAS: libcublas.so.%d is not in the "
-                    "library path, and %s does not name one by an absolute path",
-                    CUDART_VERSION / 1000, VARIABLE);
+    const char *why;
+    void *library = open_library(&why);
+    GR_CUDA_REQUIRE(
+        library != NULL, GRADREG_ERROR_UNSUPPORTED,
+        "log-probs from hidden states need cuBLAS of CUDA %d: %.300s; %s can name one "
+        "by an absolute path",
+        CUDART_VERSION / 1000, why, VARIABLE);
     if (!find(library, "cublasCreate_v2", &found.create) ||
         !find(library, "cublasDestroy_v2", &found.destroy) ||
         !find(library, "cublasSetStream_v2", &found.set_stream) ||
