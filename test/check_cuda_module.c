@@ -196,12 +196,12 @@ END_TEST
 
 int main(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "--say") == 0)
+        return say();
     Suite *suite = suite_create("cuda_module");
     TCase *core = tcase_create("core");
     if (argc < 2)
         return 2;
-    if (strcmp(argv[1], "--say") == 0)
-        return say();
     /* meson lists the folders of all libraries that this test waits for, the modules' too, and the
      * loader reads the list once. */
     if (getenv("LD_LIBRARY_PATH") != NULL && unsetenv("LD_LIBRARY_PATH") == 0)
