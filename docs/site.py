@@ -292,6 +292,8 @@ class Site:
         body = self.convert((ROOT / page).read_text(encoding="utf-8"))
         body, headings = self.with_anchors(body)
         body = self.with_links(page, self.coloured(body))
+        body = re.sub(r"<td.*?</td>", lambda cell: re.sub(r"(?<=\d) (?=%)", "\N{NO-BREAK SPACE}", cell[0]), body,
+                      flags=re.S)
         body = body.replace("<table>", '<div class="scroll"><table>').replace(
             "</table>", "</table></div>")
         self.write(self.address(page), self.titles[page], body, page, headings,

@@ -211,6 +211,7 @@ def deltas(arms):
     for axis in axes[1]:
         axis.set_xlabel("layer")
     axes[0][3].set_xlabel("layer")
+    axes[0][3].tick_params(labelbottom=True)  # nothing is below it
     axes[1][3].axis("off")
     axes[1][3].legend(*axes[0][0].get_legend_handles_labels(), loc="center", fontsize=7)
     return figure
@@ -223,7 +224,7 @@ def terms(arms):
         return None
     rows = (("share", "correction / gradient", "Greys"),
             ("curvature", "curvature", "Greys"),
-            ("cosine", "applied cosine", "Greys"))
+            ("cosine", "applied cosine", "Greys_r"))  # dark is what wants looking at
     figure, axes = plt.subplots(len(rows), len(shown), squeeze=False, sharex=True, sharey=True,
                                 figsize=(1.6 + 2.2 * len(shown), 5.4))
     for row, (key, label, colours) in enumerate(rows):
@@ -245,10 +246,13 @@ def terms(arms):
                 vmax=high, interpolation="nearest",
                 extent=(steps[0] - 0.5, steps[-1] + 0.5, -0.5, layers - 0.5))
             axes[row][column].grid(False)
+            axes[row][column].spines[:].set_visible(True)  # else a picture all white is none
             axes[row][column].set_yticks(range(0, layers, max(1, layers // 4)))
             if row == 0:
                 axes[row][column].set_title(ARMS[arm])
-        figure.colorbar(image, ax=list(axes[row]), label=label, shrink=0.9)
+        beyond = ("min" if flat and flat[0] < low else "", "max" if flat and flat[-1] > high else "")
+        figure.colorbar(image, ax=list(axes[row]), label=label, shrink=0.9,
+                        extend="both" if all(beyond) else "".join(beyond) or "neither")
         axes[row][0].set_ylabel("layer")
     for axis in axes[-1]:
         axis.set_xlabel("step")
@@ -272,6 +276,8 @@ def cost(arms):
             left += width
     axis.set_yticks(range(len(names)), [ARMS[arm] for arm in names])
     axis.invert_yaxis()
+    axis.set_axisbelow(True)
+    axis.grid(False, axis="y")
     axis.set_xlabel("processor time of a step, ms, mean over the run")
     figure.legend(*axis.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 0.0),
                   ncol=6, frameon=False)

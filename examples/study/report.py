@@ -28,8 +28,8 @@ CAPTIONS = {
     "diversity": "Eight answers to each held-out prompt. Ticks are single seeds.",
     "trace": "Causal trace: noise of 0.5 RMS in what leaves one layer at the last token of a prompt.",
     "deltas": "Frobenius norm of the change of each projection since the base model.",
-    "terms": "What the library reported per layer, first seed. Applied cosine 1 (black): every step reached "
-             "the weights as it was meant.",
+    "terms": "What the library reported per layer, first seed. Applied cosine 1 (white): every step reached "
+             "the weights as it was meant. Dark: rounding swallowed it.",
     "cost": "Where the time of a step goes.",
 }
 
