@@ -388,7 +388,9 @@ gradreg_status gradreg_i_check_place(gradreg_context *context, const gr_pointer 
 
     if (device == NULL || pointer->at == NULL)
         return GRADREG_OK;
-    GR_TRY(device->look_up(&place, pointer->at));
+    const gradreg_status looked_up = device->look_up(&place, pointer->at);
+    if (looked_up != GRADREG_OK) /* a device that has crashed is none of the host's business */
+        return on_host ? GRADREG_OK : looked_up;
     if (place.kind == GR_PLACE_SHARED ||
         (place.kind == GR_PLACE_HOST && (on_host || device->reaches_host(context->device))) ||
         (place.kind == GR_PLACE_DEVICE && !on_host && place.device == context->params.device))

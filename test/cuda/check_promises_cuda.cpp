@@ -373,6 +373,41 @@ END_TEST
 
 } // namespace
 
+/* "On the CPU no call gives GRADREG_ERROR_DEVICE": not with pointers that are new to it either. */
+START_TEST(a_crashed_device_leaves_the_cpu_alone)
+{
+    const gradreg_regularizer_params defaults = GRADREG_REGULARIZER_PARAMS_INIT;
+    const gradreg_logits_params logits = GRADREG_LOGITS_PARAMS_INIT;
+    gradreg_regularizer_params params = defaults;
+    gradreg_logits_params rows = logits;
+    gradreg_buffers buffers = GRADREG_BUFFERS_INIT;
+    gradreg_context *device = open(), *host = nullptr;
+    gradreg_regularizer *reg = nullptr;
+    const std::vector<gradreg_segment> table = table_of(4, 8);
+    std::vector<float> weights(32, 1.0f), grads(32, 0.5f), out(4);
+    const int32_t targets[4] = { 0, 1, 2, 3 };
+    must(gradreg_context_create(&host, nullptr));
+    params.layer_count = 4;
+    rows.rows = 4;
+    rows.vocabulary = 8;
+    buffers.params = weights.data();
+    buffers.grads = grads.data();
+    buffers.count = weights.size();
+    must(gradreg_regularizer_create(&reg, host, table.data(), table.size(), &params));
+    emulated_cuda_crash(0);
+    must(gradreg_logprobs_forward(host, out.data(), nullptr, nullptr, weights.data(), targets,
+                                  &rows));
+    must(gradreg_js_divergence(host, out.data(), weights.data(), grads.data(), 4, 8));
+    must(gradreg_regularizer_perturb(reg, &buffers));
+    must(gradreg_regularizer_combine(reg, &buffers));
+    ck_assert_int_eq(gradreg_context_synchronize(device), GRADREG_ERROR_DEVICE);
+    emulated_cuda_reset_errors();
+    must(gradreg_regularizer_destroy(reg));
+    must(gradreg_context_destroy(host));
+    must(gradreg_context_destroy(device));
+}
+END_TEST
+
 int main()
 {
     Suite *suite = suite_create("promises-cuda");
@@ -387,6 +422,7 @@ int main()
     tcase_add_loop_test(cases, a_target_outside_the_vocabulary_is_nan_and_has_no_gradient, 0,
                         3);
     tcase_add_test(cases, without_cublas_its_calls_are_refused_and_the_rest_works);
+    tcase_add_test(cases, a_crashed_device_leaves_the_cpu_alone);
     suite_add_tcase(suite, cases);
     return run_plainly(suite, CK_FORK_GETENV);
 }
