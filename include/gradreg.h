@@ -259,7 +259,7 @@ GRADREG_API gradreg_status gradreg_context_destroy(gradreg_context *context);
 
 /** Queue all later work of the context and its children on `stream` (CUDA: a cudaStream_t).
  *
- *  Returns:  OK; INVALID_ARGUMENT (CPU: stream must be NULL).
+ *  Returns:  OK; INVALID_ARGUMENT (CPU: stream must be NULL; CUDA: one of another device).
  *  In:       stream, may be NULL: the backend's default stream.
  *  Stream:   none.  Threads: the only user of this handle.  Since: 0.1
  */

@@ -434,11 +434,13 @@ gradreg_status gradreg_context_set_stream(gradreg_context *context, void *stream
                "argument 'stream' is %p, expected NULL: the %s has no streams", stream,
                find_backend(context->params.backend)->called);
     GR_TRY(gradreg_i_busy_enter(&context->busy, "context"));
-    context->stream = stream;
-    if (context->device_ops != NULL)
-        context->device_ops->set_stream(context->device, stream);
+    const gradreg_status status = context->device_ops != NULL
+                                      ? context->device_ops->set_stream(context->device, stream)
+                                      : GRADREG_OK;
+    if (status == GRADREG_OK)
+        context->stream = stream;
     gradreg_i_busy_leave(&context->busy);
-    return GRADREG_OK;
+    return status;
 }
 
 gradreg_status gradreg_context_synchronize(gradreg_context *context)

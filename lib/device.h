@@ -34,7 +34,8 @@ typedef struct gr_device {
      * leave must not follow. */
     gradreg_status (*enter)(void *state, gr_device_guard *guard);
     void (*leave)(void *state, const gr_device_guard *guard);
-    void (*set_stream)(void *state, void *stream);
+    /* INVALID_ARGUMENT for another device's. */
+    gradreg_status (*set_stream)(void *state, void *stream);
     gradreg_status (*synchronize)(void *state);
     /* NULL: out of memory, and a sentence is set */
     void *(*allocate)(void *state, size_t bytes);

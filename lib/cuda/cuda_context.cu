@@ -225,9 +225,27 @@ void gradreg_cuda_close(void *state)
 
 /* ---- stream and memory ----------------------------------------------------------- */
 
-void gradreg_cuda_set_stream(void *state, void *stream)
+/* Launches would be refused there, but not memsets and copies: those would run, and nothing would order
+ * them. The stream before may be gone by now, so nothing asks it. */
+gradreg_status gradreg_cuda_set_stream(void *state, void *stream)
 {
-    static_cast<gr_cuda_context *>(state)->stream = static_cast<cudaStream_t>(stream);
+    gr_cuda_context *c = static_cast<gr_cuda_context *>(state);
+    const cudaStream_t asked = static_cast<cudaStream_t>(stream);
+    gr_device_guard guard;
+    int device = c->device;
+    if (asked != NULL && asked != c->stream) {
+        GR_TRY(select_device(c->device, &guard));
+        const cudaError_t error = cudaStreamGetDevice(asked, &device);
+        gradreg_cuda_leave(c, &guard);
+        if (error != cudaSuccess)
+            return gradreg_cuda_report("cudaStreamGetDevice", error);
+    }
+    GR_CUDA_REQUIRE(
+        device == c->device, GRADREG_ERROR_INVALID_ARGUMENT,
+        "argument 'stream' = %p is one of CUDA device %d, the context is on device %d", stream,
+        device, c->device);
+    c->stream = asked;
+    return GRADREG_OK;
 }
 
 gradreg_status gradreg_cuda_synchronize(void *state)

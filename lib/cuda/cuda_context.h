@@ -12,7 +12,7 @@ gradreg_status gradreg_cuda_load(const gr_core *core);
 gradreg_status gradreg_cuda_load_kernels(void);
 gradreg_status gradreg_cuda_open(void **state, int32_t index, char *name);
 void gradreg_cuda_close(void *state);
-void gradreg_cuda_set_stream(void *state, void *stream);
+gradreg_status gradreg_cuda_set_stream(void *state, void *stream);
 gradreg_status gradreg_cuda_synchronize(void *state);
 void *gradreg_cuda_allocate(void *state, size_t bytes);
 void gradreg_cuda_release(void *state, void *pointer);

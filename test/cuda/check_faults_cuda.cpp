@@ -63,6 +63,7 @@ const char *const must_fail[] = {
     "cudaPointerGetAttributes",
     "cudaSetDevice",
     "cudaStreamGetCaptureInfo",
+    "cudaStreamGetDevice",
     "cudaStreamSynchronize",
 };
 
@@ -127,9 +128,11 @@ struct Buffers {
     gradreg_policy_metrics *metrics = nullptr;
     int32_t *targets = nullptr;
     double *norms = nullptr;
+    cudaStream_t stream = nullptr;
 
     Buffers()
     {
+        cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
         const std::vector<float> some(COUNT, 0.25f);
         const gradreg_policy_metrics empty = GRADREG_POLICY_METRICS_INIT;
         for (float **each : { &params, &grads, &logp, &advantages, &work }) {
@@ -149,6 +152,7 @@ struct Buffers {
         cudaFree(metrics);
         cudaFree(targets);
         cudaFree(norms);
+        cudaStreamDestroy(stream);
     }
 };
 
@@ -293,6 +297,8 @@ bool play(const char *name, Buffers *memory, Part part = BOTH, std::string *fail
         expect(context == nullptr, "a failed create leaves no context");
         return false;
     }
+    TRY(gradreg_context_set_stream, context, memory->stream);
+    TRY(gradreg_context_set_stream, context, nullptr);
     TRY(gradreg_context_reserve, context, 1 << 16);
     if (part == TRAINING || part == BOTH)
         use_regularizer(session, context, memory);

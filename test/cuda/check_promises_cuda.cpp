@@ -175,6 +175,40 @@ START_TEST(a_captured_step_also_clears_counters_and_writes_its_pointers)
 }
 END_TEST
 
+START_TEST(a_stream_of_another_device_is_refused)
+{
+    gradreg_context *context = open();
+    cudaStream_t own = nullptr, foreign = nullptr;
+    must(cudaSetDevice(1));
+    must(cudaStreamCreateWithFlags(&foreign, cudaStreamNonBlocking));
+    must(cudaSetDevice(0));
+    must(cudaStreamCreateWithFlags(&own, cudaStreamNonBlocking));
+    must(gradreg_context_set_stream(context, own));
+    ck_assert_int_eq(gradreg_context_set_stream(context, foreign),
+                     GRADREG_ERROR_INVALID_ARGUMENT);
+    ck_assert_ptr_nonnull(std::strstr(gradreg_last_error(),
+                                      "is one of CUDA device 1, the context is on device 0"));
+
+    /* The stream before is in force. */
+    const gradreg_segment segment = table_of(1, 16)[0];
+    double *norms = nullptr;
+    float *weights = on_device(std::vector<float>(16, 1.5f));
+    must(cudaMalloc(&norms, sizeof(double)));
+    must(cudaDeviceSynchronize());
+    emulated_cuda_set_schedule(0);
+    must(gradreg_weight_delta(context, norms, weights, weights, GRADREG_TYPE_F32, &segment, 1));
+    ck_assert_int_eq(cudaStreamQuery(own), cudaErrorNotReady);
+    must(gradreg_context_set_stream(context, nullptr));
+    must(gradreg_context_set_stream(context, own));
+    must(cudaStreamSynchronize(own));
+    must(gradreg_context_destroy(context));
+    must(cudaStreamDestroy(own));
+    must(cudaStreamDestroy(foreign));
+    cudaFree(norms);
+    cudaFree(weights);
+}
+END_TEST
+
 /* ---- memory -------------------------------------------------------------------------- */
 
 struct Held {
@@ -418,6 +452,7 @@ int main()
     tcase_add_loop_test(cases, a_step_is_five_kernels_whatever_the_number_of_segments, 0, 2);
     tcase_add_loop_test(cases, a_captured_step_also_clears_counters_and_writes_its_pointers, 0,
                         2);
+    tcase_add_test(cases, a_stream_of_another_device_is_refused);
     tcase_add_test(cases, segments_and_elements_cost_what_the_page_says);
     tcase_add_loop_test(cases, a_target_outside_the_vocabulary_is_nan_and_has_no_gradient, 0,
                         3);

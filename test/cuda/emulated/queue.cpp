@@ -51,6 +51,16 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     return call.end(on == nullptr ? cudaErrorInvalidResourceHandle : wait_for(on));
 }
 
+cudaError_t cudaStreamGetDevice(cudaStream_t stream, int *device)
+{
+    CALL(false);
+    const std::shared_ptr<Stream> on = stream_of(stream);
+    if (on == nullptr)
+        return call.end(cudaErrorInvalidResourceHandle);
+    *device = on->device;
+    return call.end(cudaSuccess);
+}
+
 cudaError_t cudaStreamQuery(cudaStream_t stream)
 {
     CALL(false);

@@ -98,6 +98,8 @@ cudaError_t set(void *to, int value, size_t bytes, const std::shared_ptr<Stream>
         (place == Place::PAGEABLE && !settings().pageable))
         return cudaErrorInvalidValue;
     return add(stream, [=] {
+        const Allocation *target = find(to); /* maybe on another device than the stream */
+        const Window window(target != nullptr ? target->device : current_device);
         std::memset(to, value, bytes);
         races::copied(to, nullptr, bytes);
     });
