@@ -24,8 +24,8 @@ static gradreg_status read_type(gradreg_type *type, gradreg_type otherwise, cons
 {
     if (*type == 0)
         *type = otherwise;
-    GR_REQUIRE(*type >= GRADREG_TYPE_F32 && *type <= GRADREG_TYPE_F16,
-               "params.%s is %d, must be GRADREG_TYPE_F32, _BF16 or _F16", name, *type);
+    GR_REQUIRE(gr_type_is_known(*type), "params.%s is %d, must be a GRADREG_TYPE_ constant",
+               name, *type);
     return GRADREG_OK;
 }
 

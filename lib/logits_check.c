@@ -17,8 +17,8 @@
 
 static gradreg_status check_type(gradreg_type type)
 {
-    GR_REQUIRE(type >= GRADREG_TYPE_F32 && type <= GRADREG_TYPE_F16,
-               "params.type is %d, must be GRADREG_TYPE_F32, _BF16 or _F16", type);
+    GR_REQUIRE(gr_type_is_known(type), "params.type is %d, must be a GRADREG_TYPE_ constant",
+               type);
     return GRADREG_OK;
 }
 

@@ -154,8 +154,8 @@ static gradreg_status check_weights(const gr_delta_task *t)
 
 static gradreg_status check_delta(const gr_delta_task *t)
 {
-    GR_REQUIRE(t->type >= GRADREG_TYPE_F32 && t->type <= GRADREG_TYPE_F16,
-               "type is %d, must be a GRADREG_TYPE_ constant", t->type);
+    GR_REQUIRE(gr_type_is_known(t->type), "type is %d, must be a GRADREG_TYPE_ constant",
+               t->type);
     GR_REQUIRE(t->segment_count <= INT32_MAX, "segment_count is %zu, must be at most 2^31 - 1",
                t->segment_count);
     GR_REQUIRE(t->segment_count == 0 || t->segments != NULL,

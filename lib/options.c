@@ -10,6 +10,7 @@
 #include "params.h"
 #include "schedule.h"
 #include "status.h"
+#include "types.h"
 
 static const uint32_t all_roles = GRADREG_ROLE_ATTENTION | GRADREG_ROLE_MLP |
                                   GRADREG_ROLE_NORM | GRADREG_ROLE_EMBEDDING |
@@ -31,10 +32,10 @@ typedef struct choice {
     }
 
 static const choice choices[] = {
-    CHOICE(param_type, GRADREG_TYPE_F32, 1, 3, 0),
-    CHOICE(grad_type, GRADREG_TYPE_F32, 1, 3, 0),
-    CHOICE(compute_type, 0, 0, 3, 0),
-    CHOICE(update_type, 0, 0, 3, 1u << 1 | 1u << 2 | 1u << 3),
+    CHOICE(param_type, GRADREG_TYPE_F32, 1, GR_TYPES - 1, 0),
+    CHOICE(grad_type, GRADREG_TYPE_F32, 1, GR_TYPES - 1, 0),
+    CHOICE(compute_type, 0, 0, GR_TYPES - 1, 0),
+    CHOICE(update_type, 0, 0, GR_TYPES - 1, (1u << GR_TYPES) - 2),
     CHOICE(step, GRADREG_STEP_RAW, 1, 3, 0),
     CHOICE(difference, GRADREG_DIFFERENCE_FORWARD, 1, 3, 1u << GRADREG_DIFFERENCE_BACKWARD),
     CHOICE(penalty, GRADREG_PENALTY_SQUARED_NORM, 1, 2, 0),
@@ -214,7 +215,12 @@ int gradreg_i_type_pair_known(gradreg_type param_type, gradreg_type grad_type)
 
 const char *gradreg_i_type_name(gradreg_type type)
 {
-    return type == GRADREG_TYPE_F32 ? "f32" : type == GRADREG_TYPE_BF16 ? "bf16" : "f16";
+    switch ((enum gr_type)type) {
+    case GR_TYPE_F32: break;
+    case GR_TYPE_BF16: return "bf16";
+    case GR_TYPE_F16: return "f16";
+    }
+    return "f32";
 }
 
 gradreg_status gradreg_i_options_read(gradreg_regularizer_params *out,

@@ -150,8 +150,8 @@ static gradreg_status check_rows(const gradreg_probe *probe, gr_probe_rows *shap
                                  const void *buffer, const row_names *names)
 {
     const size_t size = gr_type_bytes(shape->type);
-    GR_REQUIRE(shape->type >= GRADREG_TYPE_F32 && shape->type <= GRADREG_TYPE_F16,
-               "type is %d, must be a GRADREG_TYPE_ constant", shape->type);
+    GR_REQUIRE(gr_type_is_known(shape->type), "type is %d, must be a GRADREG_TYPE_ constant",
+               shape->type);
     GR_REQUIRE(shape->width >= 1 && shape->width <= INT32_MAX,
                "%s is %zu, must be 1 to 2^31 - 1", names->width, shape->width);
     GR_REQUIRE(shape->stride == 0 || shape->stride >= shape->width,

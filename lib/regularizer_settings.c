@@ -8,6 +8,7 @@
 
 #include "element.h"
 #include "status.h"
+#include "types.h"
 
 /* ---- questions ------------------------------------------------------------------- */
 
@@ -214,9 +215,7 @@ static double coarsest_half_ulp(const gradreg_regularizer *reg)
         const gr_segment *s = &reg->table.segments[i];
         const int32_t types[] = { s->param_type, s->compute_type };
         for (int k = 0; k < 2 && (s->flags & GR_SEGMENT_PERTURBED) != 0; k++) {
-            const double u = types[k] == GRADREG_TYPE_BF16  ? 0x1p-8
-                             : types[k] == GRADREG_TYPE_F16 ? 0x1p-11
-                                                            : 0.0;
+            const double u = types[k] != 0 ? gr_half_ulp(types[k]) : 0.0;
             coarsest = u > coarsest ? u : coarsest;
         }
     }

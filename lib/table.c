@@ -70,10 +70,10 @@ static gradreg_status check_kind(const gradreg_segment *s, size_t i, int32_t lay
 static gradreg_status read_types(gr_segment *out, const gradreg_segment *s, size_t i,
                                  const gradreg_regularizer_params *p)
 {
-    GR_REQUIRE(s->param_type >= 0 && s->param_type <= GRADREG_TYPE_F16,
+    GR_REQUIRE(s->param_type == 0 || gr_type_is_known(s->param_type),
                "segments[%zu]: param_type %d, must be 0 or a GRADREG_TYPE_ constant", i,
                s->param_type);
-    GR_REQUIRE(s->grad_type >= 0 && s->grad_type <= GRADREG_TYPE_F16,
+    GR_REQUIRE(s->grad_type == 0 || gr_type_is_known(s->grad_type),
                "segments[%zu]: grad_type %d, must be 0 or a GRADREG_TYPE_ constant", i,
                s->grad_type);
     out->param_type = s->param_type != 0 ? s->param_type : p->param_type;
@@ -84,7 +84,7 @@ static gradreg_status read_types(gr_segment *out, const gradreg_segment *s, size
             "segments[%zu]: param type %s with grad type %s, use f32 gradients or the "
             "param type",
             i, gradreg_i_type_name(out->param_type), gradreg_i_type_name(out->grad_type));
-    /* Every bf16 and f16 is an f32: rounding to f32, or to the own type, changes nothing. */
+    /* Every number of another type is an f32: rounding to f32, or to the own type, changes nothing. */
     out->compute_type =
         p->compute_type == out->param_type || p->compute_type == GRADREG_TYPE_F32
             ? 0
@@ -198,16 +198,11 @@ static gradreg_status check_step_noise(const gr_segment *s, size_t i,
 
 /* ---- bins ------------------------------------------------------------------------ */
 
-static double half_ulp(int32_t type)
-{
-    return type == GRADREG_TYPE_F32 ? 0x1p-24 : type == GRADREG_TYPE_BF16 ? 0x1p-8 : 0x1p-11;
-}
-
 static void find_bin(gr_table *t, gr_segment *s)
 {
     const uint32_t kind = s->flags & (GR_SEGMENT_PERTURBED | GR_SEGMENT_REGULARIZED |
                                       GR_SEGMENT_NOISY | GR_SEGMENT_SEEN | GR_SEGMENT_KEEPS);
-    const double ulp = half_ulp(s->grad_type) * half_ulp(s->grad_type);
+    const double ulp = gr_half_ulp(s->grad_type) * gr_half_ulp(s->grad_type);
     size_t k = t->bin_count;
     /* Newest first: segments of one layer usually stand together. */
     if ((kind & GR_SEGMENT_NOISY) == 0)

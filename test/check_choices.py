@@ -2,9 +2,9 @@
 """A new constant of an enumeration is let in and walked through.  usage: check_choices.py SOURCE_ROOT
 
 The last constant of each enumeration in the header is the end of its range in lib/options.c and
-lib/policy.c, of the type lists that lib/ compiles, and of test/choices.h; a test's walk ends at
-a LAST_ of choices.h, not at a constant or a number of its own; and examples/presets.c has a name for
-each constant of what it lists.
+lib/policy.c, and of test/choices.h; both lists of types in lib/types.h, of which the rest of lib/ is
+made, have all of them; a test's walk ends at a LAST_ of choices.h, not at a constant or a number of its
+own; and examples/presets.c has a name for each constant of what it lists.
 """
 import re
 import sys
@@ -47,38 +47,51 @@ class Checker:
         if got not in (last, str(value)):
             self.problems.append(f"{path}: {what} ends at {got}, {kind} ends at {last} = {value}")
 
+    def expect_list(self, path, what, got, wanted):
+        """What is made of the list of types ends nowhere of its own."""
+        self.checked += 1
+        if got != wanted:
+            self.problems.append(f"{path}: {what} ends at {got}, not by {wanted} of lib/types.h")
+
     def ranges(self):
         found = [("lib/options.c", field, last) for field, last in
-                 re.findall(r"CHOICE\((?:\w+\.)?(\w+), \w+, \d+, (\d+),", self.read("lib/options.c"))]
+                 re.findall(r"CHOICE\((?:\w+\.)?(\w+), \w+, \d+, (\d+|GR_TYPES - 1),",
+                            self.read("lib/options.c"))]
         found += [("lib/policy.c", field, last) for field, last in
                   re.findall(r"read_choice\(&p->(\w+), \w+, (\w+),", self.read("lib/policy.c"))]
         for path, field, last in found:
             kind = {"rule": "gradreg_noise_rule"}.get(field, self.header.fields.get(field))
-            if kind is not None and field != "non_finite_first":
+            if kind == "gradreg_type":
+                self.expect_list(path, f"the range of {field}", last, "GR_TYPES - 1")
+            elif kind is not None and field != "non_finite_first":
                 self.expect(path, f"the range of {field}", last, kind)
-        for path in sorted((self.root / "lib").rglob("*.c*")):
-            for last in re.findall(r"<= (GRADREG_TYPE_\w+)", path.read_text(encoding="utf-8")):
-                self.expect(str(path.relative_to(self.root)), "a range of types", last,
-                            "gradreg_type")
+        for path in sorted((self.root / "lib").rglob("*.*")):
+            for last in re.findall(r"<= GRADREG_TYPE_\w+", path.read_text(encoding="utf-8")):
+                self.expect_list(str(path.relative_to(self.root)), "a range of types", last,
+                                 "gr_type_is_known()")
 
     def lists(self):
-        """Every type has its element loops."""
-        for path in ("lib/cpu/cpu_kernels.c", "lib/cpu/cpu_logits_kernels.c"):
-            listed = re.findall(r"X\((\w+)\)", re.search(r"define GR_TYPES_LIST\(X\)(.*)",
-                                                         self.read(path))[1])
-            self.same_types(path, "GR_TYPES_LIST", listed)
+        """Every type is one of lib/ and of test/."""
+        types = self.read("lib/types.h")
+        self.same_types("lib/types.h", "GR_EACH_TYPE", re.findall(
+            r"X\((\w+)\)", re.search(r"define GR_EACH_TYPE\(X\)((?:.*\\\n)*.*)", types)[1]))
+        self.same_pairs("lib/types.h", "GR_EACH_PAIR", re.findall(
+            r"X\((\w+), (\w+)\)", re.search(r"define GR_EACH_PAIR\(X\)((?:.*\\\n)*.*)", types)[1]))
         self.same_types("test/choices.h", "all_types",
                         re.findall(r"GRADREG_TYPE_(\w+)", re.search(
                             r"all_types\[.*?\};", self.read("test/choices.h"), re.S)[0]))
-        listed = re.findall(r"\{ GRADREG_TYPE_(\w+), GRADREG_TYPE_(\w+) \}", self.read("test/choices.h"))
-        wanted = {(t, other) for t in self.types for other in (t, "F32")}
-        self.checked += 1
-        self.problems += [f"test/choices.h: type_pairs lacks {param} with {grad} gradients"
-                          for param, grad in sorted(wanted - set(listed))]
+        self.same_pairs("test/choices.h", "type_pairs", re.findall(
+            r"\{ GRADREG_TYPE_(\w+), GRADREG_TYPE_(\w+) \}", self.read("test/choices.h")))
 
     def same_types(self, path, what, listed):
         self.checked += 1
         self.problems += [f"{path}: {what} lacks {name}" for name in self.types if name not in listed]
+
+    def same_pairs(self, path, what, listed):
+        wanted = {(t, other) for t in self.types for other in (t, "F32")}
+        self.checked += 1
+        self.problems += [f"{path}: {what} lacks {param} with {grad} gradients"
+                          for param, grad in sorted(wanted - set(listed))]
 
     def names(self):
         """An example prints what a preset is made of."""

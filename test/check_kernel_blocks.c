@@ -15,7 +15,7 @@
 struct move_form {
     int in_place, clean, kept, zeroed, slope, streaming, compute, off;
 };
-enum { MOVE_FORMS = 2 * 2 * 2 * 3 * 2 * 2 * 4 * 2 };
+enum { MOVE_FORMS = 2 * 2 * 2 * 3 * 2 * 2 * (LAST_TYPE + 1) * 2 };
 
 static struct move_form move_form(int k)
 {
@@ -26,7 +26,7 @@ static struct move_form move_form(int k)
     f.zeroed = k % 3, k /= 3;
     f.slope = k % 2, k /= 2;
     f.streaming = k % 2, k /= 2;
-    f.compute = k % 4, k /= 4;
+    f.compute = k % (LAST_TYPE + 1), k /= LAST_TYPE + 1;
     f.off = k % 2;
     return f;
 }
@@ -207,7 +207,7 @@ struct combine_form {
     int in_place, keep, direction, restores, streaming, correction, off;
     gradreg_type restored_type;
 };
-enum { COMBINE_FORMS = 2 * 2 * 2 * 4 * 2 * 3 * 2 };
+enum { COMBINE_FORMS = 2 * 2 * 2 * (LAST_TYPE + 1) * 2 * 3 * 2 };
 
 static struct combine_form combine_form(int k)
 {
@@ -215,7 +215,8 @@ static struct combine_form combine_form(int k)
     f.in_place = k % 2, k /= 2;
     f.keep = k % 2, k /= 2;
     f.direction = k % 2, k /= 2;
-    f.restored_type = k % 4, f.restores = f.restored_type != 0, k /= 4;
+    f.restored_type = k % (LAST_TYPE + 1), k /= LAST_TYPE + 1;
+    f.restores = f.restored_type != 0;
     f.streaming = k % 2, k /= 2;
     f.correction = k % 3, k /= 3;
     f.off = k % 2;

@@ -405,8 +405,7 @@ static bool hollow_noise(const gradreg_segment *segment, const gradreg_regulariz
 {
     const gradreg_type own = segment->param_type != 0 ? segment->param_type : p->param_type;
 
-    if (own == GRADREG_TYPE_BF16 || own == GRADREG_TYPE_F16 ||
-        p->compute_type == GRADREG_TYPE_BF16 || p->compute_type == GRADREG_TYPE_F16)
+    if (own > GRADREG_TYPE_F32 || p->compute_type > GRADREG_TYPE_F32)
         return true;
     return !is_perturbed(p, segment) ||
            (p->depth == GRADREG_DEPTH_ON_PENALTY &&

@@ -93,6 +93,20 @@ GR_ALWAYS int gr_move_is_ordinary(const gr_move_block *b)
            b->scale_u == 1.0f;
 }
 
+/* Both as a forward pass in this type sees them; 0: as they are. */
+GR_ALWAYS void gr_compute_in(int32_t type, gr_vf *before, gr_vf *after)
+{
+#define GR_IN(T)                                         \
+    case GRADREG_TYPE_##T:                               \
+        *before = gr_rounded(GRADREG_TYPE_##T, *before); \
+        *after = gr_rounded(GRADREG_TYPE_##T, *after);   \
+        break;
+    switch (type) {
+        GR_EACH_TYPE(GR_IN)
+    }
+#undef GR_IN
+}
+
 GR_ALWAYS void gr_move_one(const int ordinary, const int P, const int U, const gr_move_block *b,
                            size_t i, gr_vf *sums, gr_move_counts *counts)
 {
@@ -100,13 +114,8 @@ GR_ALWAYS void gr_move_one(const int ordinary, const int P, const int U, const g
     const gr_vf u = gr_load(U, b->u, i), sum = GR_MOVE(before, b->coefficient, u);
     gr_vf after = P == U ? gr_store_own(P, b->moved, i, sum, &counts->saturated)
                          : gr_store(P, b->moved, i, sum, &counts->saturated);
-    if (!ordinary && b->compute == GRADREG_TYPE_BF16) {
-        before = gr_rounded(GRADREG_TYPE_BF16, before);
-        after = gr_rounded(GRADREG_TYPE_BF16, after);
-    } else if (!ordinary && b->compute == GRADREG_TYPE_F16) {
-        before = gr_rounded(GRADREG_TYPE_F16, before);
-        after = gr_rounded(GRADREG_TYPE_F16, after);
-    }
+    if (!ordinary)
+        gr_compute_in(b->compute, &before, &after);
     gr_count_unequal(&counts->changed, before, after);
     const gr_vf applied = gr_in_units(ordinary, after - before, b->scale_applied);
     sums[GR_MOVE_APPLIED] = GR_ACCUMULATE(sums[GR_MOVE_APPLIED], applied, applied);
@@ -410,9 +419,6 @@ static void fence(void)
 
 /* ---- one function per type or pair of types -------------------------------------- */
 
-#define GR_TYPES_LIST(X) X(F32) X(BF16) X(F16)
-#define GR_PAIRS_LIST(X) X(F32, F32) X(BF16, F32) X(BF16, BF16) X(F16, F32) X(F16, F16)
-
 #define GR_DEFINE_TYPE(T)                                                                   \
     static void squares_##T(const void *x, size_t n, float *lanes)                          \
     {                                                                                       \
@@ -442,19 +448,19 @@ static void fence(void)
     {                                                                                       \
         gr_narrow(GRADREG_TYPE_##T, to, from, n);                                           \
     }
-GR_TYPES_LIST(GR_DEFINE_TYPE)
+GR_EACH_TYPE(GR_DEFINE_TYPE)
 
 #define GR_DEFINE_PAIR(P, U)                                                                \
     static void move_##P##_##U(const gr_move_block *b, size_t n, float *lanes, uint64_t *c) \
     {                                                                                       \
         gr_move(GRADREG_TYPE_##P, GRADREG_TYPE_##U, b, n, lanes, c);                        \
     }
-GR_PAIRS_LIST(GR_DEFINE_PAIR)
+GR_EACH_PAIR(GR_DEFINE_PAIR)
 
 #define GR_MOVE_OF(P, U) [GRADREG_TYPE_##P][GRADREG_TYPE_##U] = move_##P##_##U,
-#define GR_FUNCTIONS_OF(name)                                           \
-    [GRADREG_TYPE_F32] = name##_F32, [GRADREG_TYPE_BF16] = name##_BF16, \
-    [GRADREG_TYPE_F16] = name##_F16
+#define GR_SQUARES_OF(T) [GRADREG_TYPE_##T] = squares_##T,
+#define GR_WIDEN_OF(T)   [GRADREG_TYPE_##T] = widen_##T,
+#define GR_NARROW_OF(T)  [GRADREG_TYPE_##T] = narrow_##T,
 #define GR_COMBINE_OF(T)                 \
     [GRADREG_TYPE_##T] = {               \
         [GR_READ_FIRST] = first_##T,     \
@@ -465,12 +471,12 @@ GR_PAIRS_LIST(GR_DEFINE_PAIR)
 
 /* Data, not a function that fills it: a function would be compiled for this path as well. */
 const gr_cpu_kernels GR_PASTE(gradreg_cpu_kernels_, GR_PATH) = {
-    .squares = { GR_FUNCTIONS_OF(squares) },
-    .move = { GR_PAIRS_LIST(GR_MOVE_OF) },
-    .combine = { GR_TYPES_LIST(GR_COMBINE_OF) },
+    .squares = { GR_EACH_TYPE(GR_SQUARES_OF) },
+    .move = { GR_EACH_PAIR(GR_MOVE_OF) },
+    .combine = { GR_EACH_TYPE(GR_COMBINE_OF) },
     .copy = copy_bytes,
-    .widen = { GR_FUNCTIONS_OF(widen) },
-    .narrow = { GR_FUNCTIONS_OF(narrow) },
+    .widen = { GR_EACH_TYPE(GR_WIDEN_OF) },
+    .narrow = { GR_EACH_TYPE(GR_NARROW_OF) },
     .fold = fold,
     .in_range = in_range,
     .fence = fence,

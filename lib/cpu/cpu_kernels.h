@@ -13,10 +13,7 @@
 
 #include "../reduce.h"
 #include "../step_data.h"
-#include "gradreg.h"
-
-/* Types are GRADREG_TYPE_ constants, 1 to 3; index 0 stays empty. */
-enum { GR_TYPES = 4 };
+#include "../types.h"
 
 /* moved = round(base + coefficient * u) */
 typedef struct gr_move_block {

@@ -189,7 +189,7 @@ GR_ALWAYS gr_vf gr_load_rest(const int type, const void *x, size_t n)
         if (type == GRADREG_TYPE_F32)
             padded.wide[i] = -HUGE_VALF;
         else
-            padded.narrow[i] = type == GRADREG_TYPE_BF16 ? 0xff80 : 0xfc00;
+            padded.narrow[i] = gr_f32_to_half(type, -HUGE_VALF);
     memcpy(&padded, x, n * gr_type_bytes(type));
     return gr_load(type, &padded, 0);
 }
@@ -374,8 +374,6 @@ GR_ALWAYS void gr_slope_of(const int type, void *out, const void *row, size_t n,
 
 /* ---- one function per type ------------------------------------------------------- */
 
-#define GR_TYPES_LIST(X) X(F32) X(BF16) X(F16)
-
 #define GR_DEFINE_TYPE(T)                                                                  \
     static gr_logits_part measure_##T(const void *row, size_t n, float inverse, int turns) \
     {                                                                                      \
@@ -386,13 +384,13 @@ GR_ALWAYS void gr_slope_of(const int type, void *out, const void *row, size_t n,
     {                                                                                      \
         gr_slope_of(GRADREG_TYPE_##T, out, row, n, inverse, slope, next);                  \
     }
-GR_TYPES_LIST(GR_DEFINE_TYPE)
+GR_EACH_TYPE(GR_DEFINE_TYPE)
 
 #define GR_MEASURE_OF(T) [GRADREG_TYPE_##T] = measure_##T,
 #define GR_SLOPE_OF(T)   [GRADREG_TYPE_##T] = slope_##T,
 
 /* Data, not a function that fills it: a function would be compiled for this path as well. */
 const gr_cpu_logits_kernels GR_PASTE(gradreg_cpu_logits_kernels_, GR_PATH) = {
-    .measure = { GR_TYPES_LIST(GR_MEASURE_OF) },
-    .slope = { GR_TYPES_LIST(GR_SLOPE_OF) },
+    .measure = { GR_EACH_TYPE(GR_MEASURE_OF) },
+    .slope = { GR_EACH_TYPE(GR_SLOPE_OF) },
 };

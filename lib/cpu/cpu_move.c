@@ -21,27 +21,23 @@ static void keep_sums(gr_cpu_block *b, const float *lanes, const uint64_t counts
 /* ---- stochastic rounding --------------------------------------------------------- */
 
 /* Rounds the exact sum into `to`; gives what a load would read back. */
-static float round_into(int32_t type, void *to, size_t i, double exact, uint32_t bits,
-                        uint64_t *saturated)
+static inline float round_into(const int32_t type, void *to, size_t i, double exact,
+                               uint32_t bits, uint64_t *saturated)
 {
     if (type == GRADREG_TYPE_F32)
         return ((float *)to)[i] = gr_round_stochastic_f32(exact, bits);
     uint16_t *half = (uint16_t *)to + i;
-    if (type == GRADREG_TYPE_BF16) {
-        *half = gr_round_stochastic_bf16(exact, bits);
-        return gr_bf16_to_f32(*half);
-    }
-    *saturated += (uint64_t)gr_f16_saturates_stochastic(exact, bits);
-    *half = gr_round_stochastic_f16(exact, bits);
-    return gr_f16_to_f32(*half);
+    *saturated += (uint64_t)gr_saturates_stochastic(type, exact, bits);
+    *half = gr_round_stochastic_half(type, exact, bits);
+    return gr_half_to_f32(type, *half);
 }
 
 /* As the kernels' move, element by element; every draw depends on the element's number alone. */
-static void move_stochastic(const gr_cpu_block *b, const gr_move_block *m, const float *u,
-                            const float *slope, uint32_t purpose, float *lanes,
-                            uint64_t counts[2])
+static inline __attribute__((always_inline)) void
+move_stochastic(const int32_t type, const gr_cpu_block *b, const gr_move_block *m,
+                const float *u, uint32_t purpose, float *lanes, uint64_t counts[2])
 {
-    const int32_t type = b->segment->param_type;
+    const float *slope = m->slope;
     const uint64_t seed = b->work->step.options.seed;
     const uint64_t step = gr_draw_step(b->work->step.control);
     float base[GR_BLOCK];
@@ -65,6 +61,20 @@ static void move_stochastic(const gr_cpu_block *b, const gr_move_block *m, const
             lane[2 * GR_LANES] =
                 GR_ACCUMULATE(lane[2 * GR_LANES], applied, slope[i] * m->scale_slope);
     }
+}
+
+/* The same, in code of each type's own. */
+static void move_stochastic_any(const gr_cpu_block *b, const gr_move_block *m, const float *u,
+                                uint32_t purpose, float *lanes, uint64_t counts[2])
+{
+#define GR_MOVE_AS(T)                                                       \
+    case GRADREG_TYPE_##T:                                                  \
+        move_stochastic(GRADREG_TYPE_##T, b, m, u, purpose, lanes, counts); \
+        break;
+    switch (b->segment->param_type) {
+        GR_EACH_TYPE(GR_MOVE_AS)
+    }
+#undef GR_MOVE_AS
 }
 
 /* ---- one block ------------------------------------------------------------------- */
@@ -91,7 +101,7 @@ static void move_block(gr_cpu_block *b, gr_move_block *m, int32_t u_type, uint32
         float u[GR_BLOCK];
         copies_first(b, m, u_type);
         b->kernels->widen[u_type](u, m->u, b->n);
-        move_stochastic(b, m, u, m->slope, purpose, lanes, counts);
+        move_stochastic_any(b, m, u, purpose, lanes, counts);
         if (m->zeroed != NULL)
             memset(m->zeroed, 0, b->n * gr_type_bytes(u_type));
     }

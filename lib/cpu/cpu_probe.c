@@ -52,11 +52,18 @@ static void add_noise(const gr_inject_task *t, int32_t trial, float sigma, float
     }
 }
 
-static uint64_t count_saturated(const float *x, size_t n)
+static uint64_t count_saturated(gradreg_type type, const float *x, size_t n)
 {
     uint64_t count = 0;
-    for (size_t i = 0; i < n; i++)
-        count += (uint64_t)gr_f16_saturates(x[i]);
+#define GR_COUNT_AS(T)                                               \
+    case GRADREG_TYPE_##T:                                           \
+        for (size_t i = 0; i < n; i++)                               \
+            count += (uint64_t)gr_saturates(GRADREG_TYPE_##T, x[i]); \
+        break;
+    switch (type) {
+        GR_EACH_TYPE(GR_COUNT_AS)
+    }
+#undef GR_COUNT_AS
     return count;
 }
 
@@ -80,8 +87,7 @@ static void inject_row(void *task, size_t index)
         float x[GR_BLOCK];
         in->kernels->widen[type](x, block, n);
         add_noise(t, t->first_trial + (int32_t)(in->first + index), sigma, x, at, n);
-        if (type == GRADREG_TYPE_F16)
-            result->saturated += count_saturated(x, n);
+        result->saturated += count_saturated(type, x, n);
         in->kernels->narrow[type](block, x, n);
     }
 }

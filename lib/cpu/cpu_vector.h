@@ -57,8 +57,7 @@ GR_ALWAYS gr_vf gr_store(const int type, void *p, size_t i, gr_vf x, gr_vi *satu
     if (type == GRADREG_TYPE_F32)
         return ((float *)p)[i] = x;
     uint16_t *half = (uint16_t *)p + i;
-    if (type == GRADREG_TYPE_F16)
-        *saturated += gr_f16_saturates(x);
+    *saturated += gr_saturates(type, x);
     *half = gr_f32_to_half(type, x);
     return gr_half_to_f32(type, *half);
 }
@@ -238,26 +237,32 @@ GR_ALWAYS gr_vf gr_clamp_f16(gr_vf x, gr_vi *saturated)
 
 GR_ALWAYS gr_vf gr_load(const int type, const void *p, size_t i)
 {
-    if (type == GRADREG_TYPE_F32)
-        return gr_load_f32((const float *)p + i);
     const uint16_t *half = (const uint16_t *)p + i;
-    if (type == GRADREG_TYPE_F16)
-        return gr_widen_f16(half);
-    return gr_widen_bf16(half);
+    switch ((enum gr_type)type) {
+    case GR_TYPE_F32: break;
+    case GR_TYPE_BF16: return gr_widen_bf16(half);
+    case GR_TYPE_F16: return gr_widen_f16(half);
+    }
+    return gr_load_f32((const float *)p + i);
+}
+
+GR_ALWAYS gr_vf gr_narrow_bf16(uint16_t *p, gr_vu upper)
+{
+    gr_store_upper(p, upper);
+    return gr_bf16_rounded(upper);
 }
 
 /* Rounds, stores, and gives what a load would read back. */
 GR_ALWAYS gr_vf gr_store(const int type, void *p, size_t i, gr_vf x, gr_vi *saturated)
 {
-    if (type == GRADREG_TYPE_F32) {
-        gr_store_f32((float *)p + i, x);
-        return x;
+    uint16_t *half = (uint16_t *)p + i;
+    switch ((enum gr_type)type) {
+    case GR_TYPE_F32: break;
+    case GR_TYPE_BF16: return gr_narrow_bf16(half, gr_bf16_upper(x));
+    case GR_TYPE_F16: return gr_narrow_f16(half, gr_clamp_f16(x, saturated));
     }
-    if (type == GRADREG_TYPE_F16)
-        return gr_narrow_f16((uint16_t *)p + i, gr_clamp_f16(x, saturated));
-    const gr_vu upper = gr_bf16_upper(x);
-    gr_store_upper((uint16_t *)p + i, upper);
-    return gr_bf16_rounded(upper);
+    gr_store_f32((float *)p + i, x);
+    return x;
 }
 
 /* gr_store of what arithmetic made of numbers of this type alone. */
@@ -265,18 +270,19 @@ GR_ALWAYS gr_vf gr_store_own(const int type, void *p, size_t i, gr_vf x, gr_vi *
 {
     if (type != GRADREG_TYPE_BF16)
         return gr_store(type, p, i, x, saturated);
-    const gr_vu upper = gr_bf16_upper_own(x);
-    gr_store_upper((uint16_t *)p + i, upper);
-    return gr_bf16_rounded(upper);
+    return gr_narrow_bf16((uint16_t *)p + i, gr_bf16_upper_own(x));
 }
 
 GR_ALWAYS gr_vf gr_rounded(const int type, gr_vf x)
 {
-    if (type == GRADREG_TYPE_BF16)
-        return gr_bf16_rounded(gr_bf16_upper(x));
     uint16_t scratch[GR_VECTOR_WIDTH];
     gr_vi ignored = { 0 };
-    return gr_narrow_f16(scratch, gr_clamp_f16(x, &ignored));
+    switch ((enum gr_type)type) {
+    case GR_TYPE_F32: break;
+    case GR_TYPE_BF16: return gr_bf16_rounded(gr_bf16_upper(x));
+    case GR_TYPE_F16: return gr_narrow_f16(scratch, gr_clamp_f16(x, &ignored));
+    }
+    return x;
 }
 
 GR_ALWAYS void gr_count_unequal(gr_vi *count, gr_vf x, gr_vf y)

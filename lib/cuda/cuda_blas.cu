@@ -7,6 +7,8 @@
 #endif
 #include "cuda_blas.h"
 
+#include "../types.h"
+
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -209,9 +211,12 @@ void gradreg_cuda_blas_close(gr_cuda_context *c)
 
 static int type_of(gradreg_type type)
 {
-    return type == GRADREG_TYPE_F32   ? +BLAS_F32
-           : type == GRADREG_TYPE_F16 ? +BLAS_F16
-                                      : +BLAS_BF16;
+    switch (static_cast<gr_type>(type)) {
+    case GR_TYPE_F32: break;
+    case GR_TYPE_BF16: return BLAS_BF16;
+    case GR_TYPE_F16: return BLAS_F16;
+    }
+    return BLAS_F32;
 }
 
 /* Stored by rows, a matrix is its transpose stored by columns: out' = b' a'. */

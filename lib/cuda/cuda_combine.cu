@@ -5,6 +5,7 @@
 #include "cuda_stages.h"
 
 #include "cuda_direction.cuh"
+#include "cuda_types.h"
 
 enum { GR_COMBINE_ROWS = GR_COMBINE_SUMS + 1 }; /* sums, saturated */
 enum { GR_ANY };                                /* no gradreg_type */
@@ -389,15 +390,6 @@ static int is_plain(const gradreg_regularizer_params *p, int read)
            p->interval <= 1 && p->noise.rule == GRADREG_NOISE_OFF;
 }
 
-static uint32_t grad_types(const gr_work *work)
-{
-    const uint32_t pairs = gradreg_cuda_pairs(work);
-    uint32_t types = 0;
-    for (int pair = 0; pair < 16; pair++)
-        types |= (pairs >> pair & 1u) << (pair % 4);
-    return types != 0 ? types : 1u << GRADREG_TYPE_F32;
-}
-
 gradreg_status gradreg_cuda_combine(gr_work *work, int read, uint32_t restored)
 {
     gr_walk walk;
@@ -409,17 +401,10 @@ gradreg_status gradreg_cuda_combine(gr_work *work, int read, uint32_t restored)
     walk.counts_absent = 1;
     if (!is_plain(&work->step.options, read))
         return launch_any(work, &walk, read, restored);
-    const uint32_t types = grad_types(work);
-    for (int type = GRADREG_TYPE_F32; types >> type != 0; type++) {
-        walk.folds = types >> (type + 1) == 0;
-        if ((types >> type & 1u) == 0)
-            continue;
-        GR_TRY(type == GRADREG_TYPE_F32 ? launch_type<GRADREG_TYPE_F32>(work, &walk, restored)
-               : type == GRADREG_TYPE_BF16
-                   ? launch_type<GRADREG_TYPE_BF16>(work, &walk, restored)
-                   : launch_type<GRADREG_TYPE_F16>(work, &walk, restored));
-    }
-    return GRADREG_OK;
+    return gr_cuda_for_types(gradreg_cuda_types(work, 0), [&](auto type, int last) {
+        walk.folds = last;
+        return launch_type<type>(work, &walk, restored);
+    });
 }
 
 struct gr_restore_body {
@@ -461,8 +446,8 @@ gradreg_status gradreg_cuda_restore(gr_work *work, uint32_t restored)
 
 gradreg_status gradreg_cuda_load_combine(void)
 {
-    return gr_cuda_load(gradreg_cuda_k_combine<GRADREG_TYPE_F32>,
-                        gradreg_cuda_k_combine<GRADREG_TYPE_BF16>,
-                        gradreg_cuda_k_combine<GRADREG_TYPE_F16>, gradreg_cuda_k_combine_any,
-                        gradreg_cuda_k_restore);
+    GR_TRY(gr_cuda_load(gradreg_cuda_k_combine_any, gradreg_cuda_k_restore));
+    return gr_cuda_for_types(GR_ALL_TYPES, [](auto type, int) {
+        return gr_cuda_load(gradreg_cuda_k_combine<type>);
+    });
 }

@@ -134,19 +134,16 @@ GR_DEVICE void gr_store_row(char *to, int32_t type, const gr_cuda_block &b,
 
 GR_DEVICE float gr_decode_any(int32_t type, uint32_t bits)
 {
-    return type == GRADREG_TYPE_F32    ? gr_bits_f32(bits)
-           : type == GRADREG_TYPE_BF16 ? gr_decode<GRADREG_TYPE_BF16>(bits)
-                                       : gr_decode<GRADREG_TYPE_F16>(bits);
+    return type == GRADREG_TYPE_F32 ? gr_bits_f32(bits)
+                                    : gr_half_to_f32(type, static_cast<uint16_t>(bits));
 }
 
 GR_DEVICE uint32_t gr_encode_any(int32_t type, float x, uint32_t *saturated)
 {
     if (type == GRADREG_TYPE_F32)
         return gr_f32_bits(x);
-    if (type == GRADREG_TYPE_BF16)
-        return gr_f32_to_bf16(x);
-    *saturated += static_cast<uint32_t>(gr_f16_saturates(x));
-    return gr_f32_to_f16_saturating(x);
+    *saturated += static_cast<uint32_t>(gr_saturates(type, x));
+    return gr_f32_to_half(type, x);
 }
 
 /* The same as numbers; a row that is not there (NULL) is zeros. */

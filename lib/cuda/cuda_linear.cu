@@ -32,6 +32,7 @@
 #include "cuda_logprobs.h"
 #include "cuda_pieces.h"
 #include "cuda_rows.cuh"
+#include "cuda_types.h"
 
 /* ---- rows of matrices ------------------------------------------------------------ */
 
@@ -94,27 +95,47 @@ __global__ void __launch_bounds__(GR_ROW_THREADS)
     }
 }
 
+/* bf16 is never widened: its gradients are products of bf16. */
+template <int FROM, int TO> static constexpr bool gr_is_copied()
+{
+    return FROM != GRADREG_TYPE_BF16 || TO != GRADREG_TYPE_F32;
+}
+
 template <int FROM, int TO>
 static gradreg_status launch_rows(const gr_cuda_context *c, const gr_rows_copy *copy)
 {
-    GR_LAUNCH((gradreg_cuda_k_linear_rows<FROM, TO>), gr_cuda_grid(c, copy->rows, 8),
-              GR_ROW_THREADS, 0, c->stream, *copy);
-    GR_CUDA_TRY_LAUNCH("linear_rows");
-    return GRADREG_OK;
+    if constexpr (!gr_is_copied<FROM, TO>()) {
+        (void)c, (void)copy;
+        return GR_CUDA_FAIL(GRADREG_ERROR_UNSUPPORTED, "no kernel copies rows of type %d to %d",
+                            FROM, TO);
+    } else {
+        GR_LAUNCH((gradreg_cuda_k_linear_rows<FROM, TO>), gr_cuda_grid(c, copy->rows, 8),
+                  GR_ROW_THREADS, 0, c->stream, *copy);
+        GR_CUDA_TRY_LAUNCH("linear_rows");
+        return GRADREG_OK;
+    }
 }
 
-/* Both types are one, or one is f32: bf16 is never widened. */
+template <int FROM, int TO> static gradreg_status load_rows()
+{
+    if constexpr (gr_is_copied<FROM, TO>())
+        return gr_cuda_load(gradreg_cuda_k_linear_rows<FROM, TO>);
+    else
+        return GRADREG_OK;
+}
+
+/* Both types are one, or one is f32. */
 static gradreg_status copy_rows(const gr_cuda_context *c, const gr_rows_copy *copy,
                                 gradreg_type from, gradreg_type to)
 {
-    enum { F32 = GRADREG_TYPE_F32, BF16 = GRADREG_TYPE_BF16, F16 = GRADREG_TYPE_F16 };
-    if (from == F32)
-        return to == BF16  ? launch_rows<F32, BF16>(c, copy)
-               : to == F16 ? launch_rows<F32, F16>(c, copy)
-                           : launch_rows<F32, F32>(c, copy);
-    if (from == BF16)
-        return launch_rows<BF16, BF16>(c, copy);
-    return to == F16 ? launch_rows<F16, F16>(c, copy) : launch_rows<F16, F32>(c, copy);
+    if (from == to)
+        return gr_cuda_with_type(from,
+                                 [&](auto type) { return launch_rows<type, type>(c, copy); });
+    if (from == GRADREG_TYPE_F32)
+        return gr_cuda_with_type(
+            to, [&](auto type) { return launch_rows<GRADREG_TYPE_F32, type>(c, copy); });
+    return gr_cuda_with_type(
+        from, [&](auto type) { return launch_rows<type, GRADREG_TYPE_F32>(c, copy); });
 }
 
 /* ---- a chunk --------------------------------------------------------------------- */
@@ -501,10 +522,9 @@ gradreg_status gradreg_cuda_linear_backward(gradreg_context *context,
 
 gradreg_status gradreg_cuda_load_linear(void)
 {
-    return gr_cuda_load(gradreg_cuda_k_linear_rows<GRADREG_TYPE_F32, GRADREG_TYPE_F32>,
-                        gradreg_cuda_k_linear_rows<GRADREG_TYPE_F32, GRADREG_TYPE_BF16>,
-                        gradreg_cuda_k_linear_rows<GRADREG_TYPE_F32, GRADREG_TYPE_F16>,
-                        gradreg_cuda_k_linear_rows<GRADREG_TYPE_BF16, GRADREG_TYPE_BF16>,
-                        gradreg_cuda_k_linear_rows<GRADREG_TYPE_F16, GRADREG_TYPE_F16>,
-                        gradreg_cuda_k_linear_rows<GRADREG_TYPE_F16, GRADREG_TYPE_F32>);
+    return gr_cuda_for_types(GR_ALL_TYPES, [](auto type, int) {
+        GR_TRY((load_rows<type, type>()));
+        GR_TRY((load_rows<type, GRADREG_TYPE_F32>()));
+        return load_rows<GRADREG_TYPE_F32, type>();
+    });
 }

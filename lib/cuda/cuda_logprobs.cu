@@ -6,6 +6,7 @@
 #include "cuda_logprobs.h"
 
 #include "cuda_rows.cuh"
+#include "cuda_types.h"
 
 template <int TYPE>
 __global__ void __launch_bounds__(GR_ROW_THREADS, 4)
@@ -98,11 +99,8 @@ gradreg_status gradreg_cuda_logprobs_run_forward(const gr_cuda_context *c,
 {
     if (task->view.rows == 0)
         return GRADREG_OK;
-    switch (task->view.type) {
-    case GRADREG_TYPE_BF16: return launch_forward<GRADREG_TYPE_BF16>(c, task);
-    case GRADREG_TYPE_F16: return launch_forward<GRADREG_TYPE_F16>(c, task);
-    default: return launch_forward<GRADREG_TYPE_F32>(c, task);
-    }
+    return gr_cuda_with_type(task->view.type,
+                             [&](auto type) { return launch_forward<type>(c, task); });
 }
 
 gradreg_status gradreg_cuda_logprobs_run_backward(const gr_cuda_context *c,
@@ -110,11 +108,8 @@ gradreg_status gradreg_cuda_logprobs_run_backward(const gr_cuda_context *c,
 {
     if (task->view.rows == 0)
         return GRADREG_OK;
-    switch (task->view.type) {
-    case GRADREG_TYPE_BF16: return launch_backward<GRADREG_TYPE_BF16>(c, task);
-    case GRADREG_TYPE_F16: return launch_backward<GRADREG_TYPE_F16>(c, task);
-    default: return launch_backward<GRADREG_TYPE_F32>(c, task);
-    }
+    return gr_cuda_with_type(task->view.type,
+                             [&](auto type) { return launch_backward<type>(c, task); });
 }
 
 gradreg_status gradreg_cuda_logprobs_forward(gradreg_context *context,
@@ -131,10 +126,7 @@ gradreg_status gradreg_cuda_logprobs_backward(gradreg_context *context,
 
 gradreg_status gradreg_cuda_load_logprobs(void)
 {
-    return gr_cuda_load(gradreg_cuda_k_logprobs<GRADREG_TYPE_F32>,
-                        gradreg_cuda_k_logprobs<GRADREG_TYPE_BF16>,
-                        gradreg_cuda_k_logprobs<GRADREG_TYPE_F16>,
-                        gradreg_cuda_k_logprobs_slope<GRADREG_TYPE_F32>,
-                        gradreg_cuda_k_logprobs_slope<GRADREG_TYPE_BF16>,
-                        gradreg_cuda_k_logprobs_slope<GRADREG_TYPE_F16>);
+    return gr_cuda_for_types(GR_ALL_TYPES, [](auto type, int) {
+        return gr_cuda_load(gradreg_cuda_k_logprobs<type>, gradreg_cuda_k_logprobs_slope<type>);
+    });
 }

@@ -28,10 +28,8 @@ GR_DEVICE uint32_t gr_encode_stochastic(int32_t type, double exact, uint32_t ran
 {
     if (type == GRADREG_TYPE_F32)
         return gr_f32_bits(gr_round_stochastic_f32(exact, random));
-    if (type == GRADREG_TYPE_BF16)
-        return gr_round_stochastic_bf16(exact, random);
-    *saturated += static_cast<uint32_t>(gr_f16_saturates_stochastic(exact, random));
-    return gr_round_stochastic_f16(exact, random);
+    *saturated += static_cast<uint32_t>(gr_saturates_stochastic(type, exact, random));
+    return gr_round_stochastic_half(type, exact, random);
 }
 
 GR_DEVICE bool gr_to_nearest(const gr_cuda_block &b)

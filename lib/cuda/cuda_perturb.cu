@@ -5,6 +5,7 @@
 #include "cuda_move.cuh"
 
 #include "cuda_stages.h"
+#include "cuda_types.h"
 
 /* ---- a plain step ---------------------------------------------------------------- */
 
@@ -113,35 +114,15 @@ gradreg_status gradreg_cuda_perturb_plainly(gr_work *work)
 {
     gr_walk walk;
     GR_TRY(gradreg_cuda_start_move(work, &walk, GR_SUM_APPLIED, GR_UNITS_MOVE));
-    uint32_t pairs = gradreg_cuda_pairs(work);
-    if (pairs == 0) /* nothing is here: the sums are zeros all the same */
-        pairs = 1u << (GRADREG_TYPE_F32 * 4 + GRADREG_TYPE_F32);
-    for (int pair = 0; pairs >> pair != 0; pair++) {
-        walk.folds = pairs >> (pair + 1) == 0;
-        if ((pairs >> pair & 1u) == 0)
-            continue;
-#define PAIR(P, G)                                                              \
-    case GRADREG_TYPE_##P * 4 + GRADREG_TYPE_##G:                               \
-        GR_TRY((launch_pair<GRADREG_TYPE_##P, GRADREG_TYPE_##G>(work, &walk))); \
-        break
-        switch (pair) {
-            PAIR(F32, F32);
-            PAIR(BF16, F32);
-            PAIR(BF16, BF16);
-            PAIR(F16, F32);
-            PAIR(F16, F16);
-        default: break; /* options.c knows no other pair */
-        }
-#undef PAIR
-    }
-    return GRADREG_OK;
+    return gr_cuda_for_pairs(gradreg_cuda_pairs(work), [&](auto p, auto g, int last) {
+        walk.folds = last;
+        return launch_pair<p, g>(work, &walk);
+    });
 }
 
 gradreg_status gradreg_cuda_load_perturb(void)
 {
-    return gr_cuda_load(gradreg_cuda_k_perturb<GRADREG_TYPE_F32, GRADREG_TYPE_F32>,
-                        gradreg_cuda_k_perturb<GRADREG_TYPE_BF16, GRADREG_TYPE_F32>,
-                        gradreg_cuda_k_perturb<GRADREG_TYPE_BF16, GRADREG_TYPE_BF16>,
-                        gradreg_cuda_k_perturb<GRADREG_TYPE_F16, GRADREG_TYPE_F32>,
-                        gradreg_cuda_k_perturb<GRADREG_TYPE_F16, GRADREG_TYPE_F16>);
+    return gr_cuda_for_pairs(GR_ALL_PAIRS, [](auto p, auto g, int) {
+        return gr_cuda_load(gradreg_cuda_k_perturb<p, g>);
+    });
 }

@@ -16,6 +16,7 @@
 #include "cuda_cluster.cuh"
 #include "cuda_policy.h"
 #include "cuda_rows.cuh"
+#include "cuda_types.h"
 
 #include "../policy_row.h"
 
@@ -352,9 +353,8 @@ gradreg_status gradreg_cuda_policy_logits_open(gr_cuda_context *c)
 {
     c->chip_bytes = c->shared_bytes - CHIP_STATIC;
     GR_TRY(gr_cuda_load(gradreg_cuda_k_policy_logits_keep));
-    GR_TRY(prepare_kernels<GRADREG_TYPE_F32>(c));
-    GR_TRY(prepare_kernels<GRADREG_TYPE_BF16>(c));
-    GR_TRY(prepare_kernels<GRADREG_TYPE_F16>(c));
+    GR_TRY(gr_cuda_for_types(GR_ALL_TYPES,
+                             [&](auto type, int) { return prepare_kernels<type>(c); }));
     return find_cluster_most(c);
 }
 
@@ -408,17 +408,9 @@ static gradreg_status visit_rows(const gr_cuda_context *c, gr_visit *v, int32_t 
 {
     v->what = what;
     v->ranks = what == (VISIT_MEASURE | VISIT_SLOPE) ? share_row(c, v) : 0;
-    switch (v->task.view.type) {
-    case GRADREG_TYPE_BF16:
-        return v->ranks > 0 ? launch_chip<GRADREG_TYPE_BF16>(c, v)
-                            : launch_rows<GRADREG_TYPE_BF16>(c, v);
-    case GRADREG_TYPE_F16:
-        return v->ranks > 0 ? launch_chip<GRADREG_TYPE_F16>(c, v)
-                            : launch_rows<GRADREG_TYPE_F16>(c, v);
-    default:
-        return v->ranks > 0 ? launch_chip<GRADREG_TYPE_F32>(c, v)
-                            : launch_rows<GRADREG_TYPE_F32>(c, v);
-    }
+    return gr_cuda_with_type(v->task.view.type, [&](auto type) {
+        return v->ranks > 0 ? launch_chip<type>(c, v) : launch_rows<type>(c, v);
+    });
 }
 
 /* Numbers of rows that are not read, and finite ones of the others for the count. */

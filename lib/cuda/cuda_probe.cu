@@ -47,8 +47,7 @@ GR_DEVICE void gr_add_to(int32_t type, char *row, uint64_t i, float moved, uint3
         reinterpret_cast<float *>(row)[i] = moved;
         return;
     }
-    if (type == GRADREG_TYPE_F16)
-        *saturated += static_cast<uint32_t>(gr_f16_saturates(moved));
+    *saturated += static_cast<uint32_t>(gr_saturates(type, moved));
     reinterpret_cast<uint16_t *>(row)[i] = gr_f32_to_half(type, moved);
 }
 

@@ -7,6 +7,7 @@
 
 #include "cuda_decide.cuh"
 #include "cuda_direction.cuh"
+#include "cuda_types.h"
 
 /* ---- one block ------------------------------------------------------------------- */
 
@@ -194,32 +195,6 @@ static gradreg_status launch_squares(gr_work *work, const gr_walk *walk, int sou
     return GRADREG_OK;
 }
 
-/* Types that this source's segments have, as bits 1 << type; never empty. */
-static uint32_t types_of(const gr_work *work, int source)
-{
-    const uint32_t pairs = gradreg_cuda_pairs(work);
-    uint32_t types = 0;
-    for (int p = GRADREG_TYPE_F32; p <= GRADREG_TYPE_F16; p++)
-        for (int g = GRADREG_TYPE_F32; g <= GRADREG_TYPE_F16; g++)
-            if ((pairs >> (p * 4 + g) & 1u) != 0)
-                types |= 1u << (source == GR_SOURCE_WEIGHTS || source == GR_SOURCE_NOISE_WEIGHTS
-                                    ? p
-                                    : g);
-    return types != 0 ? types : 1u << GRADREG_TYPE_F32;
-}
-
-static gradreg_status launch_type(gr_work *work, const gr_walk *walk, int source, int type,
-                                  const gr_decision_task *decision)
-{
-    switch (type) {
-    case GRADREG_TYPE_BF16:
-        return launch_squares<GRADREG_TYPE_BF16, GR_STORED>(work, walk, source, decision);
-    case GRADREG_TYPE_F16:
-        return launch_squares<GRADREG_TYPE_F16, GR_STORED>(work, walk, source, decision);
-    default: return launch_squares<GRADREG_TYPE_F32, GR_STORED>(work, walk, source, decision);
-    }
-}
-
 gradreg_status gradreg_cuda_flush(gr_work *work, const gr_decision_task *decision)
 {
     gr_decision_task nothing = {};
@@ -234,21 +209,15 @@ gradreg_status gradreg_cuda_flush(gr_work *work, const gr_decision_task *decisio
     GR_TRY(gradreg_cuda_walk(work, &walk));
     walk.rows = weights ? 1 : 2;
     walk.first_row = pending->row;
-    const uint32_t types = types_of(work, source);
     walk.folds = 1;
     if (source == GR_SOURCE_DIRECTION) /* of any type, in one launch */
         return launch_squares<GRADREG_TYPE_F32, GR_DIRECTED>(
             work, &walk, source, decision != NULL ? decision : &nothing);
-    for (int type = GRADREG_TYPE_F32; type <= GRADREG_TYPE_F16; type++) {
-        const int last = types >> (type + 1) == 0;
+    return gr_cuda_for_types(gradreg_cuda_types(work, weights), [&](auto type, int last) {
         walk.folds = last;
-        if ((types >> type & 1u) != 0)
-            GR_TRY(launch_type(work, &walk, source, type,
-                               last && decision != NULL ? decision : &nothing));
-        if (last)
-            return GRADREG_OK;
-    }
-    return GRADREG_OK;
+        return launch_squares<type, GR_STORED>(work, &walk, source,
+                                               last && decision != NULL ? decision : &nothing);
+    });
 }
 
 gradreg_status gradreg_cuda_squares(gr_work *work, enum gr_source source, int row)
@@ -322,25 +291,17 @@ gradreg_status gradreg_cuda_verify_master(gr_work *work, int row)
     walk.rows = 1;
     walk.first_row = row;
     walk.every_copy = 1;
-    const uint32_t types = types_of(work, GR_SOURCE_WEIGHTS);
-    for (int type = GRADREG_TYPE_F32; types >> type != 0; type++) {
-        walk.folds = types >> (type + 1) == 0;
-        if ((types >> type & 1u) == 0)
-            continue;
-        GR_TRY(type == GRADREG_TYPE_F32    ? launch_verify<GRADREG_TYPE_F32>(work, &walk)
-               : type == GRADREG_TYPE_BF16 ? launch_verify<GRADREG_TYPE_BF16>(work, &walk)
-                                           : launch_verify<GRADREG_TYPE_F16>(work, &walk));
-    }
-    return GRADREG_OK;
+    return gr_cuda_for_types(gradreg_cuda_types(work, 1), [&](auto type, int last) {
+        walk.folds = last;
+        return launch_verify<type>(work, &walk);
+    });
 }
 
 gradreg_status gradreg_cuda_load_squares(void)
 {
-    return gr_cuda_load(gradreg_cuda_k_squares<GRADREG_TYPE_F32, GR_STORED>,
-                        gradreg_cuda_k_squares<GRADREG_TYPE_BF16, GR_STORED>,
-                        gradreg_cuda_k_squares<GRADREG_TYPE_F16, GR_STORED>,
-                        gradreg_cuda_k_squares<GRADREG_TYPE_F32, GR_DIRECTED>,
-                        gradreg_cuda_k_verify<GRADREG_TYPE_F32>,
-                        gradreg_cuda_k_verify<GRADREG_TYPE_BF16>,
-                        gradreg_cuda_k_verify<GRADREG_TYPE_F16>);
+    GR_TRY(gr_cuda_load(gradreg_cuda_k_squares<GRADREG_TYPE_F32, GR_DIRECTED>));
+    return gr_cuda_for_types(GR_ALL_TYPES, [](auto type, int) {
+        return gr_cuda_load(gradreg_cuda_k_squares<type, GR_STORED>,
+                            gradreg_cuda_k_verify<type>);
+    });
 }

@@ -8,6 +8,7 @@
 
 #include <string.h>
 
+#include "cuda_types.h"
 #include "cuda_write.h"
 
 /* What the host knows about the device's copy. The words of the mirror follow. */
@@ -20,7 +21,7 @@ typedef struct gr_notes {
     uint32_t known;      /* bit per gr_word: the device has the mirror's */
     uint64_t slice_begin, slice_count;
     unsigned long long graph; /* being captured; 0: none */
-    uint32_t pairs;
+    uint64_t pairs;           /* gr_pair_bit */
     uint32_t unit_count;
     gr_pending pending;
 } gr_notes;
@@ -154,7 +155,7 @@ static gradreg_status write_segments(gr_work *work, gr_writer *w, gr_cuda_segmen
         GR_TRY(append(w, &record, sizeof(record)));
         unit += units;
         if (units > 0)
-            notes->pairs |= 1u << (s->param_type * 4 + s->grad_type);
+            notes->pairs |= gr_pair_bit(s->param_type, s->grad_type);
     }
     notes->unit_count = unit;
     return flush(w);
@@ -368,7 +369,20 @@ gradreg_status gradreg_cuda_held(gr_work *work, const double **held)
     return GRADREG_OK;
 }
 
-uint32_t gradreg_cuda_pairs(const gr_work *work)
+uint64_t gradreg_cuda_pairs(const gr_work *work)
 {
-    return notes_of(work)->pairs;
+    const uint64_t pairs = notes_of(work)->pairs;
+    return pairs != 0 ? pairs : gr_pair_bit(GRADREG_TYPE_F32, GRADREG_TYPE_F32);
+}
+
+uint32_t gradreg_cuda_types(const gr_work *work, int of_weights)
+{
+    const uint64_t pairs = gradreg_cuda_pairs(work);
+    uint32_t types = 0;
+#define GR_TAKE(P, G)                                                   \
+    if ((pairs & gr_pair_bit(GRADREG_TYPE_##P, GRADREG_TYPE_##G)) != 0) \
+        types |= gr_type_bit(of_weights ? GRADREG_TYPE_##P : GRADREG_TYPE_##G);
+    GR_EACH_PAIR(GR_TAKE)
+#undef GR_TAKE
+    return types;
 }

@@ -80,8 +80,11 @@ gradreg_status gradreg_cuda_walk(gr_work *work, gr_walk *walk);
 /* Elements held here per bin, in device memory. */
 gradreg_status gradreg_cuda_held(gr_work *work, const double **held);
 
-/* Pairs of types among the segments, as bits 1 << (param * 4 + grad). */
-uint32_t gradreg_cuda_pairs(const gr_work *work);
+/* Pairs of types among the segments (cuda_types.h); never empty: where no segment is, sums are zeros all the
+ * same. */
+uint64_t gradreg_cuda_pairs(const gr_work *work);
+/* Types of their weights, or of their gradients. */
+uint32_t gradreg_cuda_types(const gr_work *work, int of_weights);
 
 /* A pass of squares that waits for its decision; see cuda_squares.cu. */
 typedef struct gr_pending {

@@ -96,8 +96,7 @@ GR_DEVICE float gr_put(gr_tile<TYPE> *tile, int k, float x, uint32_t *saturated)
         return x;
     } else {
         const uint32_t half = gr_f32_to_half(TYPE, x);
-        if (TYPE == GRADREG_TYPE_F16)
-            *saturated += static_cast<uint32_t>(gr_f16_saturates(x));
+        *saturated += static_cast<uint32_t>(gr_saturates(TYPE, x));
         gr_set_bits(tile, k, half);
         return gr_decode<TYPE>(half);
     }

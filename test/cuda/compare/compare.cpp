@@ -116,6 +116,8 @@ uint32_t bits_of(double x, gradreg_type type)
         return bits;
     if (type == GRADREG_TYPE_F16)
         return f16_bits(x);
+    if (type != GRADREG_TYPE_BF16)
+        throw Failure("a type whose patterns are not made here");
     if ((bits & 0x7fffffff) > 0x7f800000)
         return bits >> 16 | 0x40;
     return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
@@ -128,6 +130,8 @@ double value_of(uint32_t bits, gradreg_type type)
         return f16_value(bits);
     if (type == GRADREG_TYPE_BF16)
         bits <<= 16;
+    else if (type != GRADREG_TYPE_F32)
+        throw Failure("a type whose patterns are not read here");
     std::memcpy(&x, &bits, sizeof(x));
     return static_cast<double>(x);
 }
