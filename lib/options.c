@@ -210,7 +210,9 @@ static gradreg_status refuse_combinations(const gradreg_regularizer_params *p)
 
 int gradreg_i_type_pair_known(gradreg_type param_type, gradreg_type grad_type)
 {
-    return grad_type == GRADREG_TYPE_F32 || grad_type == param_type;
+#define GR_OR_IS(P, G) || (param_type == GRADREG_TYPE_##P && grad_type == GRADREG_TYPE_##G)
+    return 0 GR_EACH_PAIR(GR_OR_IS);
+#undef GR_OR_IS
 }
 
 const char *gradreg_i_type_name(gradreg_type type)

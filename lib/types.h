@@ -90,7 +90,7 @@ GR_FN float gr_round_to(int32_t type, float x)
     return x;
 }
 
-/* Whether rounding to nearest ends at the type's largest number, where the type has no infinity for that. */
+/* Whether a finite x becomes the type's largest number where rounding to nearest gives infinity. */
 GR_FN int gr_saturates(int32_t type, float x)
 {
     switch ((enum gr_type)type) {

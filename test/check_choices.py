@@ -65,7 +65,7 @@ class Checker:
                 self.expect_list(path, f"the range of {field}", last, "GR_TYPES - 1")
             elif kind is not None and field != "non_finite_first":
                 self.expect(path, f"the range of {field}", last, kind)
-        for path in sorted((self.root / "lib").rglob("*.*")):
+        for path in sorted((self.root / "lib").rglob("*.[ch]*")):
             for last in re.findall(r"<= GRADREG_TYPE_\w+", path.read_text(encoding="utf-8")):
                 self.expect_list(str(path.relative_to(self.root)), "a range of types", last,
                                  "gr_type_is_known()")
