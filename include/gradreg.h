@@ -715,8 +715,8 @@ enum {
     GRADREG_FLAG_NON_FINITE_FIRST = 2,  /**< g1 (or v, or a norm) not finite */
     GRADREG_FLAG_NON_FINITE_SECOND = 4, /**< g2 (CENTRAL: either) not finite */
     GRADREG_FLAG_NO_DIRECTION = 8,      /**< nothing to step along: ||w|| = 0, a coefficient beyond
-                                             f32, or noise was asked for before a step had left a
-                                             direction */
+                                             f32, or noise was asked for and moved nothing, as
+                                             before a step has left a direction */
     GRADREG_FLAG_SATURATED = 16,        /**< an f16 store was clipped to +-65504 */
     GRADREG_FLAG_MASTER_MISMATCH = 32,  /**< params != round(master_params) when last checked: nothing
                                              is moved until a check passes */
@@ -849,7 +849,12 @@ GRADREG_API gradreg_status gradreg_regularizer_destroy(gradreg_regularizer *regu
 
 /** Add this step's noise to the noise segments: theta_n = round(theta + noise), noise along the
  *  last usable step's clipped first gradient. Before a step has left one nothing moves, and the
- *  terms say NO_DIRECTION. Rollouts and old log-probs belong before this call.
+ *  terms say NO_DIRECTION, as they do whenever no noise segment moves. Rollouts and old log-probs
+ *  belong before this call.
+ *
+ *  Rule STEP with step RELATIVE repeats the length of the last step that was taken: a combine that
+ *  reuses its correction (interval) measures no weights. If a handle's first step was a fallback
+ *  there is no such length before a second one: nothing moves until then.
  *
  *  Returns:  OK; STATE unless idle; UNSUPPORTED if noise is off; INVALID_ARGUMENT; COMMUNICATION.
  *  InOut:    buffers: params (OUT_OF_PLACE: perturbed_params).

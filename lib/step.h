@@ -273,7 +273,8 @@ GR_FN void gr_keep_noise_lengths(const gr_step *s)
     for (int b = 0; b < s->bin_count; b++)
         if (s->bins[b].flags & GR_SEGMENT_NOISY) {
             s->noise_squared[noise_index] = gr_sum_row(s, GR_SUM_FIRST)[b] * factor * factor;
-            /* A reused correction reads no weights: RELATIVE keeps its last length. */
+            /* A reused correction reads no weights: RELATIVE keeps its last length. Where there is none,
+             * noise STEP moves nothing, and the report says so. */
             if (!s->control->reuses || s->options.step != GRADREG_STEP_RELATIVE)
                 s->noise_length[noise_index] = gr_step_length(s, s->bins[b].layer);
             noise_index++;

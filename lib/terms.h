@@ -226,6 +226,16 @@ GR_FN void gr_terms_row(const gr_step *s, int layer, int all, double *t)
     t[GR_TERM_ABSENT] = g.absent;
 }
 
+/* Whether any noise segment was given noise: there may be no direction yet, no length of a step to repeat,
+ * or a gradient that is 0 on all of them. */
+GR_FN int gr_noise_moved(const gr_step *s)
+{
+    for (int b = 0; b < s->bin_count; b++)
+        if ((s->bins[b].flags & GR_SEGMENT_NOISY) != 0 && s->coefficients[b].noise != 0.0f)
+            return 1;
+    return 0;
+}
+
 /* Ends the step in three parts, of which the rows in between may be written in any order: counts
  * it, writes the report, keeps what the next noise needs. */
 GR_FN void gr_finish_begin(const gr_step *s)
@@ -239,7 +249,7 @@ GR_FN void gr_finish_begin(const gr_step *s)
         c->flags |= GRADREG_FLAG_SATURATED;
     if (gr_sum_total(s, GR_SUM_ABSENT) > 0.0)
         c->flags |= GRADREG_FLAG_ABSENT_GRADIENT;
-    if (c->noise_in && !c->has_noise_direction)
+    if (c->noise_in && (!c->has_noise_direction || (c->master_usable && !gr_noise_moved(s))))
         c->flags |= GRADREG_FLAG_NO_DIRECTION;
 }
 

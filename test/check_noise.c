@@ -2,6 +2,7 @@
  * calls that it can be in: check_noise_orders.c. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "noise_rig.h"
 
@@ -161,6 +162,61 @@ START_TEST(before_a_direction_nothing_moves_and_the_terms_say_so)
     ck_assert_uint_eq(rig_terms(r).flags, 0);
     ck_assert_double_gt(rig_terms(r).noise_norm, 0.0);
     rig_assert(r, RIG_PARAMS, clean, "theta");
+    free(clean);
+    rig_close(r);
+}
+END_TEST
+
+/* A combine that reuses leaves a direction, but of a RELATIVE step no length. */
+START_TEST(noise_that_has_no_length_yet_is_reported)
+{
+    gradreg_regularizer_params p = noise_params(0, GRADREG_NOISE_STEP);
+    p.interval = 2;
+    p.step = _i == 0 ? GRADREG_STEP_RELATIVE : GRADREG_STEP_RAW;
+    rig *r = open_rig(&p);
+    char *clean = rig_gather(r, RIG_PARAMS);
+
+    gradients(r, 3, true);
+    assert_ok(gradreg_regularizer_perturb(r->reg, &r->buffers));
+    assert_ok(gradreg_regularizer_fallback(r->reg, &r->buffers));
+    gradients(r, 4, true);
+    assert_ok(gradreg_regularizer_combine(r->reg, &r->buffers));
+    for (int step = 0; step < 3; step += 2) {
+        const bool still = step == 0 && p.step == GRADREG_STEP_RELATIVE;
+        assert_ok(gradreg_regularizer_inject_noise(r->reg, &r->buffers));
+        if (still)
+            rig_assert(r, RIG_PARAMS, clean, "theta after inject");
+        plain_step(r, 5 + step);
+        const gradreg_terms terms = rig_terms(r);
+        ck_assert_uint_eq(terms.flags, still ? GRADREG_FLAG_NO_DIRECTION : 0);
+        ck_assert_int_eq(terms.noise_norm > 0.0, !still);
+        rig_assert(r, RIG_PARAMS, clean, "theta");
+        gradients(r, 6 + step, true);
+        assert_ok(gradreg_regularizer_combine(r->reg, &r->buffers));
+    }
+    free(clean);
+    rig_close(r);
+}
+END_TEST
+
+/* A direction that is 0 on every noise segment. */
+START_TEST(noise_along_nothing_is_reported)
+{
+    gradreg_regularizer_params p = noise_params(0, GRADREG_NOISE_RELATIVE + _i);
+    rig *r = open_rig(&p);
+    char *clean = rig_gather(r, RIG_PARAMS);
+
+    gradients(r, 3, true);
+    for (int s = 0; s < SEGMENTS; s++)
+        if (takes_noise(s))
+            memset(r->piece[RIG_GRADS][s], 0, table[s].count * sizeof(float));
+    assert_ok(gradreg_regularizer_perturb(r->reg, &r->buffers));
+    assert_ok(gradreg_regularizer_combine(r->reg, &r->buffers));
+    ck_assert_uint_eq(rig_terms(r).flags, 0);
+    assert_ok(gradreg_regularizer_inject_noise(r->reg, &r->buffers));
+    rig_assert(r, RIG_PARAMS, clean, "theta after inject");
+    plain_step(r, 4);
+    ck_assert_uint_eq(rig_terms(r).flags, GRADREG_FLAG_NO_DIRECTION);
     free(clean);
     rig_close(r);
 }
@@ -327,6 +383,8 @@ int main(void)
     add_loop_test(tcase, step_noise_goes_where_the_last_step_went, 0, 2);
     add_loop_test(tcase, before_a_direction_nothing_moves_and_the_terms_say_so, 0,
                   2 * TYPE_PAIRS);
+    add_loop_test(tcase, noise_that_has_no_length_yet_is_reported, 0, 2);
+    add_loop_test(tcase, noise_along_nothing_is_reported, 0, 3);
     tcase_add_test(tcase, a_step_without_noise_has_no_noise_terms);
     add_loop_test(tcase, only_usable_steps_leave_a_direction, 0, 6);
     add_loop_test(tcase, roles_and_layers_select, 0, 12);

@@ -100,6 +100,7 @@ static double noise_length(const oracle *o, size_t s, const double *theta)
 
 void oracle_inject(const oracle *o, oracle_step *step)
 {
+    bool moves = false;
     for (size_t s = 0; s < o->segment_count; s++) {
         const bool noised = step->with_noise && o->noised[s] && o->has_noise;
         const bool as_step = o->params.noise.rule == GRADREG_NOISE_STEP;
@@ -109,13 +110,14 @@ void oracle_inject(const oracle *o, oracle_step *step)
             step->noise[i] = length * o->noise_direction[i];
             if (noised && as_step)
                 step->noise[i] = o->params.noise.scale * o->noise_step[i];
+            moves = moves || step->noise[i] != 0.0;
             step->begin[i] = step->theta[i];
             if (noised)
                 step->begin[i] =
                     oracle_store(oracle_param_type(o, s), step->theta[i] + step->noise[i]);
         }
     }
-    if (step->with_noise && !o->has_noise)
+    if (step->with_noise && !moves)
         step->flags |= GRADREG_FLAG_NO_DIRECTION;
 }
 
