@@ -3,8 +3,9 @@
  * In: segments, parameters. Out: a handle that holds all the memory it will ever hold: one block of
  * host memory (handle, table), one for the pieces, one of backend memory:
  *
- *      control | coefficients | sums | bins | m | a | layer scratch | noise lengths | terms |
- *      backend's scratch | exchange | clean copy | g1 | g+ | kept correction | noise direction */
+ *      control | coefficients | sums | bins | layers' bins | m | a | layer scratch | noise lengths |
+ *      terms | backend's scratch | exchange | clean copy | g1 | g+ | kept correction |
+ *      noise direction */
 #include "regularizer.h"
 
 #include <stdint.h>
@@ -50,7 +51,7 @@ static size_t host_layout(host_parts *out, char *base, const gr_backend_ops *ops
     const size_t slots = (size_t)layers + 1;
     arena a = { base, 0 };
     out->handle = take(&a, sizeof(gradreg_regularizer));
-    out->table = take(&a, gradreg_i_table_bytes(segment_count));
+    out->table = take(&a, gradreg_i_table_bytes(segment_count, layers));
     out->spans = take(&a, segment_count * sizeof(gr_span));
     out->multipliers = take(&a, slots * sizeof(double));
     out->adaptive = take(&a, slots * sizeof(double));
@@ -93,6 +94,7 @@ static size_t backend_layout(gradreg_regularizer *reg, char *base)
     s->coefficients = take(&a, bins * sizeof(gr_coefficients));
     s->sums = take(&a, (size_t)GR_SUM_ROWS * bins * sizeof(double));
     reg->backend_bins = take(&a, bins * sizeof(gr_bin));
+    s->layer_first = take(&a, slots * sizeof(int32_t));
     s->multipliers = take(&a, slots * sizeof(double));
     s->adaptive = take(&a, slots * sizeof(double));
     s->layer_u = take(&a, slots * sizeof(double));
@@ -202,7 +204,7 @@ static gradreg_status clear_state(gradreg_regularizer *reg)
 
 static gradreg_status fill_backend_memory(gradreg_regularizer *reg)
 {
-    const size_t slots = ((size_t)reg->work.step.options.layer_count + 1) * sizeof(double);
+    const size_t slots = (size_t)reg->work.step.options.layer_count + 1;
     const gr_backend_ops *ops = reg->ops;
     gr_control control;
     memset(&control, 0, sizeof(control));
@@ -212,10 +214,12 @@ static gradreg_status fill_backend_memory(gradreg_regularizer *reg)
     GR_TRY(ops->store(&reg->work, reg->work.step.control, &control, sizeof(control)));
     GR_TRY(ops->store(&reg->work, reg->backend_bins, reg->table.bins,
                       reg->table.bin_count * sizeof(gr_bin)));
+    GR_TRY(ops->store(&reg->work, (void *)(uintptr_t)reg->work.step.layer_first,
+                      reg->table.layer_first, slots * sizeof(int32_t)));
     GR_TRY(ops->store(&reg->work, (void *)(uintptr_t)reg->work.step.multipliers,
-                      reg->multipliers, slots));
+                      reg->multipliers, slots * sizeof(double)));
     GR_TRY(ops->store(&reg->work, (void *)(uintptr_t)reg->work.step.adaptive, reg->adaptive,
-                      slots));
+                      slots * sizeof(double)));
     GR_TRY(gradreg_i_regularizer_clear(reg, 0, GR_SUM_ROWS));
     GR_TRY(ops->zero(&reg->work, reg->work.step.coefficients,
                      reg->table.bin_count * sizeof(gr_coefficients)));

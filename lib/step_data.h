@@ -131,6 +131,7 @@ typedef struct gr_step {
     gradreg_regularizer_params options;
     gr_control *control;
     const gr_bin *bins;
+    const int32_t *layer_first; /* [1 + layer]: its first bin, -1 where it has none */
     gr_coefficients *coefficients;
     double *sums;              /* [GR_SUM_ROWS][bin_count] */
     const double *multipliers; /* m, [0] = outside, [1 + layer] */
@@ -146,6 +147,19 @@ typedef struct gr_step {
 GR_FN const double *gr_sum_row(const gr_step *s, int row)
 {
     return s->sums + (size_t)row * (size_t)s->bin_count;
+}
+
+/* Bins of one layer, or all: in the table's order, -1 after the last. */
+GR_FN int gr_first_bin(const gr_step *s, int layer, int all)
+{
+    return all ? 0 : s->layer_first[layer + 1];
+}
+
+GR_FN int gr_next_bin(const gr_step *s, int bin, int all)
+{
+    if (!all)
+        return s->bins[bin].next;
+    return bin + 1 < s->bin_count ? bin + 1 : -1;
 }
 
 GR_FN double gr_sum_total(const gr_step *s, int row)

@@ -59,12 +59,11 @@ GR_FN double gr_applied_cosine(const gr_step *s, int applied_row, int layer, int
     const double *along = gr_sum_row(s, applied_row + (GR_SUM_ALONG - GR_SUM_APPLIED));
     const double sign = applied_row == GR_SUM_MIRROR_APPLIED ? -1.0 : 1.0;
     double squares = 0.0, product = 0.0, delta = 0.0;
-    for (int b = 0; b < s->bin_count; b++)
-        if (all || s->bins[b].layer == layer) {
-            squares += applied[b];
-            product += sign * (double)s->coefficients[b].move * along[b];
-            delta += s->coefficients[b].move_squared;
-        }
+    for (int b = gr_first_bin(s, layer, all); b >= 0; b = gr_next_bin(s, b, all)) {
+        squares += applied[b];
+        product += sign * (double)s->coefficients[b].move * along[b];
+        delta += s->coefficients[b].move_squared;
+    }
     if (!(delta > 0.0))
         return gr_nan();
     return squares > 0.0 ? product / (sqrt(squares) * sqrt(delta)) : 0.0;

@@ -203,20 +203,37 @@ static void find_bin(gr_table *t, gr_segment *s)
     const uint32_t kind = s->flags & (GR_SEGMENT_PERTURBED | GR_SEGMENT_REGULARIZED |
                                       GR_SEGMENT_NOISY | GR_SEGMENT_SEEN | GR_SEGMENT_KEEPS);
     const double ulp = gr_half_ulp(s->grad_type) * gr_half_ulp(s->grad_type);
-    size_t k = t->bin_count;
-    /* Newest first: segments of one layer usually stand together. */
-    if ((kind & GR_SEGMENT_NOISY) == 0)
-        while (k > 0 && !(t->bins[k - 1].layer == s->layer && t->bins[k - 1].flags == kind &&
-                          t->bins[k - 1].half_ulp_squared == ulp))
-            k--;
-    else
-        k = 0;
-    if (k == 0) {
-        t->bins[t->bin_count] = (gr_bin){ s->layer, kind, 0.0, ulp };
-        k = ++t->bin_count;
+    int32_t *newest = &t->layer_first[s->layer + 1], bin = *newest;
+    while (bin >= 0 && !(t->bins[bin].flags == kind && t->bins[bin].half_ulp_squared == ulp))
+        bin = t->bins[bin].next;
+    if (bin < 0) {
+        bin = (int32_t)t->bin_count++;
+        t->bins[bin] = (gr_bin){ s->layer, kind, 0.0, ulp, -1, 0 };
+        /* No other segment will ask for a noise segment's bin: it need not be met on the way. */
+        if ((kind & GR_SEGMENT_NOISY) == 0) {
+            t->bins[bin].next = *newest;
+            *newest = bin;
+        }
     }
-    s->bin = (int32_t)(k - 1);
-    t->bins[k - 1].elements += (double)s->count;
+    s->bin = bin;
+    t->bins[bin].elements += (double)s->count;
+}
+
+static void forget_bins(gr_table *t, int32_t layer_count)
+{
+    for (int32_t l = 0; l <= layer_count; l++)
+        t->layer_first[l] = -1;
+}
+
+/* All of a layer's bins, in the order in which a step adds them. */
+static void chain_bins(gr_table *t, int32_t layer_count)
+{
+    forget_bins(t, layer_count);
+    for (size_t b = t->bin_count; b-- > 0;) {
+        int32_t *first = &t->layer_first[t->bins[b].layer + 1];
+        t->bins[b].next = *first;
+        *first = (int32_t)b;
+    }
 }
 
 /* ---- the workspace's parts ------------------------------------------------------- */
@@ -293,20 +310,23 @@ static uint64_t hash_of(const gr_table *t, const gradreg_regularizer_params *p)
 
 /* ---- building -------------------------------------------------------------------- */
 
-size_t gradreg_i_table_bytes(size_t segment_count)
+size_t gradreg_i_table_bytes(size_t segment_count, int32_t layer_count)
 {
     return segment_count *
-           (sizeof(gr_segment) + sizeof(gr_bin) + GR_TABLE_KEYS * sizeof(uint64_t));
+               (sizeof(gr_segment) + sizeof(gr_bin) + GR_TABLE_KEYS * sizeof(uint64_t)) +
+           ((size_t)layer_count + 1) * sizeof(int32_t);
 }
 
-static void start(gr_table *t, void *memory, size_t segment_count)
+static void start(gr_table *t, void *memory, size_t segment_count, int32_t layer_count)
 {
     memset(t, 0, sizeof(*t));
-    memset(memory, 0, gradreg_i_table_bytes(segment_count));
+    memset(memory, 0, gradreg_i_table_bytes(segment_count, layer_count));
     t->segment_count = segment_count;
     t->segments = memory;
     t->bins = (gr_bin *)(void *)(t->segments + segment_count);
     t->order = (uint64_t *)(void *)(t->bins + segment_count);
+    t->layer_first = (int32_t *)(void *)(t->order + GR_TABLE_KEYS * segment_count);
+    forget_bins(t, layer_count);
 }
 
 static gradreg_status read_segment(gr_table *t, const gradreg_segment *from, size_t i,
@@ -361,7 +381,7 @@ gradreg_status gradreg_i_table_build(gr_table *t, void *memory, const gradreg_se
 {
     int32_t noise_segments = 0;
     uint64_t elements = 0;
-    start(t, memory, segment_count);
+    start(t, memory, segment_count, p->layer_count);
     for (size_t i = 0; i < segment_count; i++) {
         GR_TRY(read_segment(t, &segments[i], i, p, multipliers));
         elements += segments[i].count;
@@ -383,6 +403,7 @@ gradreg_status gradreg_i_table_build(gr_table *t, void *memory, const gradreg_se
         t->piece_capacity += s->capacity > 0 ? s->capacity / GR_PIECE + 2 : 0;
         t->block_capacity += s->capacity > 0 ? s->capacity / GR_BLOCK + 2 : 0;
     }
+    chain_bins(t, p->layer_count);
     GR_REQUIRE(p->noise.rule == GRADREG_NOISE_OFF || noise_segments > 0,
                "params.noise: no segment has a role of noise.roles = 0x%x in layers %d to %d",
                p->noise.roles, p->noise.first_layer, p->noise.last_layer);

@@ -49,6 +49,8 @@ typedef struct gr_bin {
     uint32_t flags;          /* GR_SEGMENT_, common to its segments */
     double elements;         /* over all ranks */
     double half_ulp_squared; /* of the gradient type */
+    int32_t next;            /* bin of the same layer, -1 after the last */
+    int32_t reserved;
 } gr_bin;
 
 /* What one thread does at a time; it ends at a block border. As long as there are GR_PIECES to share, pieces
@@ -75,6 +77,7 @@ typedef struct gr_table {
     size_t segment_count;
     gr_bin *bins;
     size_t bin_count;
+    int32_t *layer_first; /* [1 + layer]: its first bin, -1 where it has none */
     gr_piece *pieces;
     size_t piece_count, piece_capacity;
     uint64_t block_count, block_capacity;
@@ -90,10 +93,11 @@ typedef struct gr_table {
 } gr_table;
 
 /* Bytes of the arrays above without the pieces, and of the pieces. */
-size_t gradreg_i_table_bytes(size_t segment_count);
+size_t gradreg_i_table_bytes(size_t segment_count, int32_t layer_count);
 size_t gradreg_i_table_piece_bytes(const gr_table *table);
 
-/* Fills segments, bins, storage and capacities. `memory` has gradreg_i_table_bytes bytes. */
+/* Fills segments, bins, storage and capacities. `memory` has gradreg_i_table_bytes bytes. A bin is found by
+ * its layer, so that a table takes time in proportion to its segments and layers. */
 gradreg_status gradreg_i_table_build(gr_table *table, void *memory,
                                      const gradreg_segment *segments, size_t segment_count,
                                      const gradreg_regularizer_params *params,

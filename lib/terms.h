@@ -205,9 +205,8 @@ GR_FN void gr_terms_row(const gr_step *s, int layer, int all, double *t)
     memset(&g, 0, sizeof(g));
     for (int i = 0; i < GRADREG_TERMS_COLUMNS; i++)
         t[i] = gr_nan();
-    for (int b = 0; b < s->bin_count; b++)
-        if (all || s->bins[b].layer == layer)
-            gr_group_add(s, b, &g);
+    for (int b = gr_first_bin(s, layer, all); b >= 0; b = gr_next_bin(s, b, all))
+        gr_group_add(s, b, &g);
     gr_terms_strength(s, layer, all, t);
     gr_terms_gradients(s, &g, t);
     if (c->had_second && g.seen)

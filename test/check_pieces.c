@@ -1,4 +1,4 @@
-/* check_pieces.c - what one thread does at a time, of tables too large to bring buffers for. */
+/* check_pieces.c - what one thread does at a time, of tables too large to bring buffers for; and the bins. */
 #include <stdlib.h>
 
 #include "options.h"
@@ -31,7 +31,7 @@ static void open_cut(cut *c, const uint64_t counts[SEGMENTS])
         segments[i].count = counts[i];
         at += counts[i];
     }
-    c->memory = calloc(1, gradreg_i_table_bytes(SEGMENTS));
+    c->memory = calloc(1, gradreg_i_table_bytes(SEGMENTS, p.layer_count));
     ck_assert_ptr_nonnull(c->memory);
     ck_assert_int_eq(
         gradreg_i_table_build(&c->table, c->memory, segments, SEGMENTS, &p, multipliers),
@@ -109,12 +109,65 @@ START_TEST(a_slice_that_begins_within_a_block_is_cut_at_the_segments_own_borders
 }
 END_TEST
 
+/* ---- bins -------------------------------------------------------------------------- */
+
+/* Layers alternate between two kinds of segments; noise segments, in layer 0, stand alone. */
+enum { BINNED = 24, BIN_LAYERS = 4 };
+
+START_TEST(a_bin_is_found_by_its_layer_and_chained_in_the_tables_order)
+{
+    const gradreg_segment segment = GRADREG_SEGMENT_INIT;
+    gradreg_regularizer_params p = GRADREG_REGULARIZER_PARAMS_INIT, resolved;
+    const double multipliers[BIN_LAYERS] = { 1.0, 1.0, 1.0, 1.0 };
+    gradreg_segment segments[BINNED];
+    gr_table table;
+    int32_t known[2][4], bins = 0;
+    int met = 0;
+
+    p.layer_count = BIN_LAYERS; /* the last one has no segment */
+    p.param_type = p.grad_type = GRADREG_TYPE_F32;
+    p.schedule.first_layer = 1;
+    p.schedule.full_layer = 2;
+    p.noise.rule = GRADREG_NOISE_RELATIVE;
+    p.noise.roles = GRADREG_ROLE_ATTENTION | GRADREG_ROLE_OTHER;
+    ck_assert_int_eq(gradreg_i_options_read(&resolved, &p), GRADREG_OK);
+    for (size_t i = 0; i < BINNED; i++) {
+        segments[i] = segment;
+        segments[i].role = i / 4 % 2 == 0 ? GRADREG_ROLE_ATTENTION : GRADREG_ROLE_OTHER;
+        segments[i].layer = (int32_t)(i % 4) - 1;
+        segments[i].offset = i;
+        segments[i].count = 1;
+    }
+    void *memory = malloc(gradreg_i_table_bytes(BINNED, BIN_LAYERS));
+    ck_assert_ptr_nonnull(memory);
+    ck_assert_int_eq(
+        gradreg_i_table_build(&table, memory, segments, BINNED, &resolved, multipliers),
+        GRADREG_OK);
+    for (size_t i = 0; i < BINNED; i++) {
+        int32_t *bin = &known[i / 4 % 2][i % 4];
+        if (i < 8 || segments[i].layer == 0)
+            *bin = bins++;
+        ck_assert_int_eq(table.segments[i].bin, *bin);
+    }
+    for (int32_t l = GRADREG_LAYER_NONE; l < BIN_LAYERS; l++)
+        for (int32_t b = table.layer_first[l + 1], last = -1; b >= 0;
+             last = b, b = table.bins[b].next, met++) {
+            ck_assert_int_gt(b, last);
+            ck_assert_int_eq(table.bins[b].layer, l);
+        }
+    ck_assert_int_eq(met, bins);
+    ck_assert_int_eq(table.layer_first[BIN_LAYERS], -1);
+    free(memory);
+}
+END_TEST
+
 int main(void)
 {
     TCase *pieces = tcase_create("pieces");
     tcase_add_test(pieces, pieces_cover_every_element_once_and_grow_with_the_table);
     tcase_add_test(pieces,
                    a_slice_that_begins_within_a_block_is_cut_at_the_segments_own_borders);
+    tcase_add_test(pieces, a_bin_is_found_by_its_layer_and_chained_in_the_tables_order);
     Suite *suite = suite_create("pieces");
     suite_add_tcase(suite, pieces);
     return run_suite(suite);

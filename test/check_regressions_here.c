@@ -348,10 +348,60 @@ START_TEST(a_kept_correction_that_is_too_large_is_told)
 }
 END_TEST
 
+/* create compared each segment with every bin, and combine looked at every bin for each layer: half a
+ * minute for this table, whose layers have three bins each. Now it is a fraction of a second. */
+enum { MANY_LAYERS = 65536, MANY = 3 * MANY_LAYERS, MANY_SECONDS = 10 };
+
+START_TEST(time_grows_with_layers_and_segments_not_with_their_product)
+{
+    static float theta[MANY], grads[MANY];
+    static gradreg_segment table[MANY];
+    const gradreg_segment segment = GRADREG_SEGMENT_INIT;
+    const gradreg_terms empty = GRADREG_TERMS_INIT;
+    gradreg_regularizer_params p = plain();
+    gradreg_buffers buffers = GRADREG_BUFFERS_INIT;
+    gradreg_terms *layers = malloc(MANY_LAYERS * sizeof(*layers)), total = empty;
+    gradreg_context *context;
+    gradreg_regularizer *reg;
+
+    ck_assert_ptr_nonnull(layers);
+    for (size_t i = 0; i < MANY; i++) {
+        table[i] = segment;
+        table[i].offset = i;
+        table[i].count = 1;
+        table[i].layer = (int32_t)(i / 3);
+        table[i].role = i % 3 == 0 ? GRADREG_ROLE_OTHER : GRADREG_ROLE_MLP;
+        table[i].flags = i % 3 == 1 ? GRADREG_SEGMENT_FROZEN : 0;
+        grads[i] = i % 3 == 1 ? 0.0f : (float)(1 + i / 3);
+        layers[i / 3] = empty;
+    }
+    p.layer_count = MANY_LAYERS;
+    assert_ok(
+        gradreg_context_create(&context, NULL)); /* on the CPU, whatever the suite runs on */
+    assert_ok(gradreg_regularizer_create(&reg, context, table, MANY, &p));
+    buffers.params = theta;
+    buffers.grads = grads;
+    buffers.count = MANY;
+    assert_ok(gradreg_regularizer_perturb(reg, &buffers));
+    assert_ok(gradreg_regularizer_combine(reg, &buffers));
+    assert_ok(gradreg_regularizer_terms(reg, &total, layers, MANY_LAYERS));
+    for (size_t l = 0; l < MANY_LAYERS; l++) {
+        const double g = (double)(l + 1);
+        ck_assert_double_eq_tol(layers[l].first_norm, sqrt(2.0) * g, 1e-6 * g);
+        ck_assert_double_eq_tol(layers[l].direction_norm, g, 1e-6 * g);
+        ck_assert_double_eq_tol(layers[l].perturbation_norm, p.epsilon * g, 1e-6 * g);
+    }
+    assert_ok(gradreg_regularizer_destroy(reg));
+    assert_ok(gradreg_context_destroy(context));
+    free(layers);
+}
+END_TEST
+
 TCase *regressions_here_case(void)
 {
     TCase *tests = tcase_create("bugs found here");
 
+    tcase_set_timeout(tests, MANY_SECONDS);
     tcase_add_test(tests, a_direction_is_read_on_perturbed_segments_only);
     tcase_add_test(tests, flat_buffers_and_pointers_mix_within_a_step);
     tcase_add_test(tests, gradients_by_pointer_follow_flat_weights);
@@ -365,5 +415,6 @@ TCase *regressions_here_case(void)
     tcase_add_test(tests, a_bad_first_gradient_is_not_the_seconds_fault);
     tcase_add_loop_test(tests, a_strength_takes_effect_in_a_correction_only, 0, UNCORRECTED);
     tcase_add_test(tests, a_kept_correction_that_is_too_large_is_told);
+    tcase_add_test(tests, time_grows_with_layers_and_segments_not_with_their_product);
     return tests;
 }

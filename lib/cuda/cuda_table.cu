@@ -161,40 +161,65 @@ static gradreg_status write_segments(gr_work *work, gr_writer *w, gr_cuda_segmen
     return flush(w);
 }
 
-/* Bins with their segments, each in the table's order, in which they are added. */
-static gradreg_status write_bins(gr_work *work, gr_writer *w, const gr_scratch *s)
+/* Bins with their segments, each in the table's order, in which they are added: bin b's are
+ * segments[begin[b]] to segments[begin[b + 1] - 1]. */
+typedef struct gr_members {
+    uint64_t *begin, *segments;
+} gr_members;
+
+static gr_members members_of(const gr_table *t)
 {
-    const gr_table *t = work->table;
-    uint32_t count = 0;
-    start(w, gr_cuda_of(work->context), s->order);
+    const gr_members m = { t->order, t->order + t->bin_count + 1 };
+    memset(m.begin, 0, (t->bin_count + 1) * sizeof(*m.begin));
+    for (size_t i = 0; i < t->segment_count; i++)
+        m.begin[t->segments[i].bin + 1]++;
     for (size_t b = 0; b < t->bin_count; b++)
-        for (uint32_t i = 0; i < t->segment_count; i++)
-            if (t->segments[i].bin == static_cast<int32_t>(b))
-                GR_TRY(append(w, &i, sizeof(i)));
-    GR_TRY(flush(w));
-    start(w, gr_cuda_of(work->context), s->bin_begin);
-    for (size_t b = 0; b < t->bin_count; b++) {
-        GR_TRY(append(w, &count, sizeof(count)));
-        for (size_t i = 0; i < t->segment_count; i++)
-            count += t->segments[i].bin == static_cast<int32_t>(b);
+        m.begin[b + 1] += m.begin[b];
+    for (size_t i = 0; i < t->segment_count; i++) /* each begin moves to its bin's end */
+        m.segments[m.begin[t->segments[i].bin]++] = i;
+    for (size_t b = t->bin_count; b > 0; b--)
+        m.begin[b] = m.begin[b - 1];
+    m.begin[0] = 0;
+    return m;
+}
+
+static_assert(GR_TABLE_KEYS >= 3, "a bin has a segment: begins, an end, and segments");
+
+/* What is counted in 64 bits, in the 32 that the device reads. */
+static gradreg_status write_narrow(gr_work *work, gr_writer *w, uint32_t *to,
+                                   const uint64_t *from, size_t count)
+{
+    start(w, gr_cuda_of(work->context), to);
+    for (size_t i = 0; i < count; i++) {
+        const uint32_t x = static_cast<uint32_t>(from[i]);
+        GR_TRY(append(w, &x, sizeof(x)));
     }
-    GR_TRY(append(w, &count, sizeof(count)));
     return flush(w);
 }
 
-static gradreg_status write_held(gr_work *work, gr_writer *w, double *to)
+static gradreg_status write_held(gr_work *work, gr_writer *w, const gr_members *m, double *to)
 {
     const gr_table *t = work->table;
     start(w, gr_cuda_of(work->context), to);
     for (size_t b = 0; b < t->bin_count; b++) {
         double held = 0.0;
-        for (size_t i = 0; i < t->segment_count; i++)
-            if (t->segments[i].bin == static_cast<int32_t>(b) &&
-                (t->segments[i].flags & GR_SEGMENT_REPLICA) == 0)
-                held += static_cast<double>(t->segments[i].end - t->segments[i].begin);
+        for (uint64_t k = m->begin[b]; k < m->begin[b + 1]; k++) {
+            const gr_segment *s = &t->segments[m->segments[k]];
+            if ((s->flags & GR_SEGMENT_REPLICA) == 0)
+                held += static_cast<double>(s->end - s->begin);
+        }
         GR_TRY(append(w, &held, sizeof(held)));
     }
     return flush(w);
+}
+
+static gradreg_status write_bins(gr_work *work, gr_writer *w, const gr_scratch *s)
+{
+    const gr_table *t = work->table;
+    const gr_members m = members_of(t);
+    GR_TRY(write_narrow(work, w, s->order, m.segments, t->segment_count));
+    GR_TRY(write_narrow(work, w, s->bin_begin, m.begin, t->bin_count + 1));
+    return write_held(work, w, &m, s->held);
 }
 
 static gradreg_status place_table(gr_work *work, const gr_scratch *s)
@@ -209,7 +234,6 @@ static gradreg_status place_table(gr_work *work, const gr_scratch *s)
     notes->has_table = 0;
     GR_TRY(write_segments(work, &writer, s->segments));
     GR_TRY(write_bins(work, &writer, s));
-    GR_TRY(write_held(work, &writer, s->held));
     notes->has_table = 1;
     notes->known &= ~OWN_WORDS;
     notes->graph_has_table |= notes->graph != 0;
