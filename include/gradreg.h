@@ -1225,7 +1225,8 @@ typedef struct gradreg_policy_metrics {
                                      -clip_low; PLAIN: none) */
     double clip_high_fraction;  /**< ratio above 1 + clip_high with A > 0 (likewise) */
     double limited_fraction;    /**< cap, dual_clip, log_ratio_limit or kl_limit took hold */
-    double effective_sample_size; /**< (sum W)^2 / (N sum W^2) of rollout weights; 1 without */
+    double effective_sample_size; /**< (sum W)^2 / (N sum W^2) of rollout weights, a number as long
+                                       as every W is; 1 without */
     uint64_t tokens;            /**< that count */
     uint64_t sequences;         /**< rows */
     uint64_t empty_sequences;   /**< rows in which nothing counts */

@@ -22,8 +22,10 @@ enum gr_policy_sum {
     GR_POLICY_LOW,
     GR_POLICY_HIGH,
     GR_POLICY_LIMITED,
-    GR_POLICY_WEIGHT, /* rollout weights */
+    GR_POLICY_WEIGHT, /* rollout weights up to 2^40, see gr_weight_sums */
     GR_POLICY_WEIGHT_SQUARES,
+    GR_POLICY_LARGE_WEIGHT, /* the others */
+    GR_POLICY_LARGE_SQUARES,
     GR_POLICY_SUMS
 };
 

@@ -224,6 +224,33 @@ GR_FN double gr_token_gradient(const gr_row_view *v, const gr_outcome *o, double
     return o->shared_passes ? g + slope / v->tokens : g;
 }
 
+/* Weights may be any double, and the squares of no single unit can be held for all of them. Those up to 2^40
+ * are summed in units of 2^-430, larger ones apart in units of 2^550: a weight from 2^-941 up is squared
+ * without loss, and 2^37 of the largest have a sum. Powers of two round nothing. */
+enum { GR_WEIGHT_UNIT = 430, GR_LARGE_WEIGHT_UNIT = -550 };
+
+GR_FN void gr_weight_sums(double out[GR_POLICY_SUMS], double w)
+{
+    const int large = w > 0x1p40;
+    const double scaled = w * gr_power_of_two(large ? GR_LARGE_WEIGHT_UNIT : GR_WEIGHT_UNIT);
+    out[GR_POLICY_WEIGHT] = large ? 0.0 : scaled;
+    out[GR_POLICY_WEIGHT_SQUARES] = large ? 0.0 : scaled * scaled;
+    out[GR_POLICY_LARGE_WEIGHT] = large ? scaled : 0.0;
+    out[GR_POLICY_LARGE_SQUARES] = large ? scaled * scaled : 0.0;
+}
+
+/* (sum W)^2 / (n sum W^2) */
+GR_FN double gr_effective_sample_size(const double sums[GR_POLICY_SUMS], double n)
+{
+    double weights = sums[GR_POLICY_WEIGHT], squares = sums[GR_POLICY_WEIGHT_SQUARES];
+    if (sums[GR_POLICY_LARGE_SQUARES] > 0.0) {
+        const double unit = gr_power_of_two(GR_LARGE_WEIGHT_UNIT - GR_WEIGHT_UNIT);
+        weights = sums[GR_POLICY_LARGE_WEIGHT] + weights * unit;
+        squares = sums[GR_POLICY_LARGE_SQUARES] + squares * unit * unit;
+    }
+    return squares > 0.0 ? weights * weights / (n * squares) : n > 0.0 ? 0.0 : 1.0;
+}
+
 /* What a token that counts adds to GR_POLICY_RHO and the sums behind it. */
 GR_FN void gr_outcome_sums(double out[GR_POLICY_SUMS], const gr_row_view *v,
                            const gr_outcome *o, const gr_token *tok)
@@ -237,8 +264,7 @@ GR_FN void gr_outcome_sums(double out[GR_POLICY_SUMS], const gr_row_view *v,
     out[GR_POLICY_LOW] = (double)((o->flags & GR_TOKEN_LOW) != 0);
     out[GR_POLICY_HIGH] = (double)((o->flags & GR_TOKEN_HIGH) != 0);
     out[GR_POLICY_LIMITED] = (double)((o->flags & GR_TOKEN_LIMITED) != 0);
-    out[GR_POLICY_WEIGHT] = o->rollout;
-    out[GR_POLICY_WEIGHT_SQUARES] = o->rollout * o->rollout;
+    gr_weight_sums(out, o->rollout);
 }
 
 GR_FN gr_row_view gr_view_row(const gr_policy_task *task, const gr_policy_totals *totals,
@@ -336,7 +362,6 @@ GR_FN void gr_fill_metrics(gradreg_policy_metrics *m, const gr_policy_task *task
 {
     const gradreg_policy *p = &task->policy;
     const double n = totals->own_tokens;
-    const double weights = sums[GR_POLICY_WEIGHT], squares = sums[GR_POLICY_WEIGHT_SQUARES];
     m->policy_loss = sums[GR_POLICY_RHO];
     m->loss = m->policy_loss + gr_weighted(p->kl_coefficient, sums[GR_POLICY_WEIGHTED_KL]) -
               p->entropy_coefficient * p->loss_scale * sums[GR_POLICY_ENTROPY] / totals->tokens;
@@ -349,9 +374,7 @@ GR_FN void gr_fill_metrics(gradreg_policy_metrics *m, const gr_policy_task *task
     m->clip_low_fraction = gr_metric_mean(task, totals, sums, row_means, GR_POLICY_LOW);
     m->clip_high_fraction = gr_metric_mean(task, totals, sums, row_means, GR_POLICY_HIGH);
     m->limited_fraction = gr_metric_mean(task, totals, sums, row_means, GR_POLICY_LIMITED);
-    m->effective_sample_size = squares > 0.0 ? weights * weights / (n * squares)
-                               : n > 0.0     ? 0.0
-                                             : 1.0;
+    m->effective_sample_size = gr_effective_sample_size(sums, n);
     m->tokens = (uint64_t)n;
     m->sequences = task->batch.sequences;
     m->empty_sequences = m->sequences - (uint64_t)totals->own_rows;

@@ -112,6 +112,38 @@ START_TEST(rollout_weights_of_a_sequence_multiply)
 }
 END_TEST
 
+/* Of weights whose squares no double holds, of both sides of where they are summed apart, and of a row of
+ * sequences; told in logarithms, whose largest is taken out first. */
+START_TEST(an_effective_sample_size_is_a_number_for_every_weight)
+{
+    static const float logs[][4] = {
+        { 355, 355, 355, 355 },     { 356, 0, 0, 0 },           { 709, 708, 707, 1 },
+        { 709.5f, 709.5f, 709, 0 }, { -400, -400, -400, -400 }, { -600, -601, -602, -900 },
+        { 27.5f, 28, 27.75f, 27 },  { 27, 27.5f, 27.25f, 26 },  { 60, -300, -300, -300 },
+        { -300, 28, 27, -700 },     { 1, 0, -1, 0.5f },
+    };
+    for (size_t k = 0; k < sizeof(logs) / sizeof(*logs); k++) {
+        policy_rig *rig = row_of(4, 1.0);
+        double largest = -INFINITY, sum = 0, squares = 0;
+        rig->policy.rollout_mode = GRADREG_ROLLOUT_TOKEN_TRUNCATE;
+        rig->policy.rollout_high = INFINITY;
+        for (size_t i = 0; i < 4; i++) {
+            rig->rollout_logp[i] = -1.0f - logs[k][i];
+            largest = fmax(largest, -1.0 - (double)rig->rollout_logp[i]);
+        }
+        for (size_t i = 0; i < 4; i++) {
+            const double w = exp(-1.0 - (double)rig->rollout_logp[i] - largest);
+            sum += w;
+            squares += w * w;
+        }
+        run(rig);
+        ck_assert_double_eq_tol(rig->metrics.effective_sample_size, sum * sum / (4 * squares),
+                                1e-11);
+        policy_rig_free(rig);
+    }
+}
+END_TEST
+
 /* T9. LUSPO is GSPO with n_i / B instead of 1 / B: nothing of the padding, and n_i once. */
 START_TEST(luspo_is_gspo_times_the_length)
 {
@@ -473,6 +505,7 @@ int main(void)
     tcase_add_test(tc, a_sequence_ratio_that_weighs_the_kl_moves_with_every_token);
     tcase_add_test(tc, rollout_bounds_are_those_of_the_weight);
     tcase_add_test(tc, rollout_weights_of_a_sequence_multiply);
+    tcase_add_test(tc, an_effective_sample_size_is_a_number_for_every_weight);
     tcase_add_test(tc, luspo_is_gspo_times_the_length);
     tcase_add_test(tc, a_clipped_cispo_weight_still_weighs);
     tcase_add_test(tc, a_cap_inside_the_clip_range_does_what_the_formula_says);

@@ -454,18 +454,19 @@ static void add_losses(oracle_policy *o, const place *p)
 
 static void find_effective_sample_size(oracle_policy *o)
 {
-    double sum = 0.0, squares = 0.0;
+    long double sum = 0.0L, squares = 0.0L; /* whose range has the squares of every double */
     for (size_t r = 0; r < o->batch->sequences; r++) {
         const place p = place_of(o, r);
         for (size_t i = p.begin; i < p.end; i++) {
-            const double w = o->counts[i] ? rollout_weight_at(&p, i) : 0.0;
+            const long double w = o->counts[i] ? rollout_weight_at(&p, i) : 0.0;
             sum += w;
             squares += w * w;
         }
     }
     if (o->metrics.tokens > 0)
         o->metrics.effective_sample_size =
-            squares > 0.0 ? sum * sum / ((double)o->metrics.tokens * squares) : 0.0;
+            squares > 0.0L ? (double)(sum * sum / ((long double)o->metrics.tokens * squares))
+                           : 0.0;
 }
 
 static void find_metrics(oracle_policy *o)

@@ -14,6 +14,7 @@
 #include "../reduce.h"
 
 enum { ROW_THREADS = 128, ROW_WARPS = ROW_THREADS / 32, TOTAL_THREADS = 512 };
+enum { METRIC_WARPS = GR_POLICY_SUMS + 1, METRIC_THREADS = 32 * METRIC_WARPS };
 
 /* ---- first walk ------------------------------------------------------------------ */
 
@@ -192,9 +193,9 @@ __global__ void __launch_bounds__(ROW_THREADS, 4)
 
 /* ---- metrics --------------------------------------------------------------------- */
 
-/* One thread block: a warp per sum; rows' sums are used up by the fold, so what needs them comes
- * first. */
-__global__ void __launch_bounds__(TOTAL_THREADS, 2)
+/* One thread block: a warp per sum, and one for the range; rows' sums are used up by the fold, so what
+ * needs them comes first. */
+__global__ void __launch_bounds__(METRIC_THREADS, 1)
     gradreg_cuda_k_policy_metrics(const gr_policy_launch launch)
 {
     GR_SHARED(double, sums, GR_POLICY_SUMS);
@@ -221,8 +222,6 @@ __global__ void __launch_bounds__(TOTAL_THREADS, 2)
         gr_fill_metrics(task->metrics, task, &launch.spare->totals, sums, means, range[0],
                         range[1]);
 }
-
-static_assert(GR_POLICY_SUMS < TOTAL_THREADS / 32, "a warp per sum, and one for the range");
 
 /* ---- the op ---------------------------------------------------------------------- */
 
@@ -277,7 +276,7 @@ gradreg_status gradreg_cuda_policy_write(const gr_cuda_context *c,
     GR_CUDA_TRY_LAUNCH("policy_write");
     if (launch->task.metrics == NULL)
         return GRADREG_OK;
-    GR_LAUNCH(gradreg_cuda_k_policy_metrics, 1, TOTAL_THREADS, 0, c->stream, *launch);
+    GR_LAUNCH(gradreg_cuda_k_policy_metrics, 1, METRIC_THREADS, 0, c->stream, *launch);
     GR_CUDA_TRY_LAUNCH("policy_metrics");
     return GRADREG_OK;
 }
