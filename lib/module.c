@@ -29,6 +29,33 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static const gr_module
     *_Atomic loaded; /* for ever: what it made lives as long as the process */
 
+/* ---- fork() ---------------------------------------------------------------------- */
+
+static pthread_once_t watch_once = PTHREAD_ONCE_INIT;
+static _Thread_local int searching;
+
+/* A child has no thread that would end another's search: it would find the mutex held for ever, and the module
+ * half loaded. So a fork waits until the search is over. Not those that the searching thread makes itself, as
+ * a driver does to run a program. */
+static void before_fork(void)
+{
+    if (!searching)
+        pthread_mutex_lock(&mutex);
+}
+
+static void after_fork(void)
+{
+    if (!searching)
+        pthread_mutex_unlock(&mutex);
+}
+
+static void watch_forks(void)
+{
+    (void)pthread_atfork(before_fork, after_fork, after_fork);
+}
+
+/* ---- what a module may call ------------------------------------------------------ */
+
 static void *device_of(const gradreg_context *context)
 {
     return context->device;
@@ -151,9 +178,12 @@ static gradreg_status search(void)
 gradreg_status gradreg_i_device_find(const gr_device **out)
 {
     gradreg_status status = GRADREG_OK;
+    (void)pthread_once(&watch_once, watch_forks);
     pthread_mutex_lock(&mutex);
+    searching = 1;
     if (atomic_load(&loaded) == NULL)
         status = search();
+    searching = 0;
     pthread_mutex_unlock(&mutex);
     *out = status == GRADREG_OK ? &atomic_load(&loaded)->device : NULL;
     return status;

@@ -4,11 +4,13 @@
  *
  * In: the directory of the modules made from cuda_modules.c; the real module, where nvcc has built
  * it. Nothing here needs a device; with one, opening it is tried as well. */
-#define _GNU_SOURCE /* setenv, dladdr, mkdtemp */
+#define _GNU_SOURCE /* setenv, dladdr, mkdtemp, fork */
 #include <dlfcn.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "support.h"
@@ -170,6 +172,40 @@ START_TEST(the_cpu_works_whatever_the_module)
 }
 END_TEST
 
+static void *search(void *unused)
+{
+    (void)gradreg_backend_available(GRADREG_BACKEND_CUDA);
+    return unused;
+}
+
+/* The child has no thread that would end the search: nothing may wait for it there. */
+START_TEST(a_fork_during_the_search_leaves_a_child_that_can_search)
+{
+    char number[16], byte;
+    int ends[2], status = -1;
+    pthread_t thread;
+
+    ck_assert_int_eq(pipe(ends), 0);
+    (void)snprintf(number, sizeof(number), "%d", ends[1]);
+    ck_assert_int_eq(setenv("GRADREG_TEST_PIPE", number, 1), 0);
+    choose("libcuda_module_slow.so");
+    ck_assert_int_eq(pthread_create(&thread, NULL, search, NULL), 0);
+    ck_assert_int_eq(read(ends[0], &byte, 1), 1);
+    (void)fflush(NULL);
+    const pid_t child = fork();
+    if (child == 0) {
+        (void)alarm(20);
+        _exit(gradreg_backend_available(GRADREG_BACKEND_CUDA) != 0);
+    }
+    ck_assert_int_gt(child, 0);
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_msg(status == 0, "the child: %s %d", WIFSIGNALED(status) ? "signal" : "exit",
+                  WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    refuses(GRADREG_ERROR_UNSUPPORTED, "no driver", "test's module");
+}
+END_TEST
+
 /* The module that nvcc made: on a machine without a device it says why, on one with a device a
  * context opens and closes. */
 START_TEST(the_real_module_opens_or_says_why)
@@ -208,6 +244,7 @@ int main(int argc, char **argv)
         return execv("/proc/self/exe", argv);
     directory = argv[1];
     real_module = argc > 2 ? argv[2] : NULL;
+    tcase_set_timeout(core, 60);
     tcase_add_loop_test(core, a_relative_path_is_refused, 0, 4);
     tcase_add_test(core, a_file_that_is_not_there_is_named);
     tcase_add_test(core, a_library_that_is_no_module_is_refused);
@@ -218,6 +255,7 @@ int main(int argc, char **argv)
     tcase_add_test(core,
                    a_module_beside_libgradreg_that_cannot_be_loaded_is_not_called_missing);
     tcase_add_test(core, the_cpu_works_whatever_the_module);
+    tcase_add_test(core, a_fork_during_the_search_leaves_a_child_that_can_search);
     tcase_add_test(core, the_real_module_opens_or_says_why);
     suite_add_tcase(suite, core);
     return run_suite(suite);
