@@ -43,6 +43,25 @@ void require_near(const Array &array, const std::string &what)
     compared_bytes += cpu.size();
 }
 
+/* Of every element, whatever the array's largest. */
+void require_equal(const Array &array, const Bytes &want, const std::string &what)
+{
+    const gradreg_type type = array.type();
+    for (int side = 0; side < 2; side++) {
+        const Bytes got = array.read(side == 1);
+        for (size_t i = 0; i < got.size() / type_bytes(type); i++) {
+            const double x = value_of(get(got, type, i), type);
+            const double y = value_of(get(want, type, i), type);
+            char text[120];
+            if (x == y)
+                continue;
+            std::snprintf(text, sizeof(text), ": element %zu is %a %s, expected %a", i, x,
+                          side == 1 ? "on CUDA" : "on the CPU", y);
+            throw Failure(what + text);
+        }
+    }
+}
+
 gradreg_linear_params linear_of(Random *random, unsigned number)
 {
     static const size_t counts[] = { 0, 1, 3, 9, 20 };
@@ -167,7 +186,8 @@ class Hidden
           dhidden_(cpu, cuda, gradient_,
                    Bytes(p.rows * p.hidden_stride * type_bytes(gradient_))),
           dweight_(cpu, cuda, numbers(random, p.vocabulary * p.width, 0, 0.1, false)),
-          no_dhidden_(random->below(6) == 0), no_dweight_(!no_dhidden_ && random->below(6) == 0)
+          dweight_before_(dweight_.read(false)), no_dhidden_(random->below(6) == 0),
+          no_dweight_(!no_dhidden_ && random->below(6) == 0)
     {
         size_t scratch = 0;
         CALL(gradreg_linear_logprobs_scratch_bytes(&scratch, &p));
@@ -196,11 +216,30 @@ class Hidden
         compare::require_near(made_.sums, "log_sum_exp");
         compare::require_near(dhidden_, "dhidden");
         compare::require_near(dweight_, "dweight");
+        if (p_.vocabulary == 1)
+            require_certain();
     }
 
     const Side cpu, cuda;
 
   private:
+    /* A token that is alone is certain, however its logit was rounded: there is nothing to bound. */
+    void require_certain() const
+    {
+        const Bytes zeros(p_.rows * sizeof(float)), slopes = dlogp_.read(false);
+        require_equal(made_.logp, zeros, "logp of the only token");
+        if (with_entropy_)
+            require_equal(made_.entropy, zeros, "entropy of the only token");
+        for (size_t r = 0; r < p_.rows; r++)
+            if (!std::isfinite(value_of(get(slopes, GRADREG_TYPE_F32, r), GRADREG_TYPE_F32)))
+                return;
+        const bool kept = no_dweight_ || p_.add_weight_gradient != 0;
+        require_equal(dhidden_, Bytes(dhidden_.read(false).size()),
+                      "dhidden of the only token");
+        require_equal(dweight_, kept ? dweight_before_ : Bytes(dweight_before_.size()),
+                      "dweight of the only token");
+    }
+
     const gradreg_linear_params p_;
     const gradreg_type gradient_;
     const std::vector<int32_t> target_;
@@ -212,6 +251,7 @@ class Hidden
     const Floats dentropy_;
     const Array dhidden_;
     const Floats dweight_;
+    const Bytes dweight_before_;
     const bool no_dhidden_, no_dweight_;
 };
 

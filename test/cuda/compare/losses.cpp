@@ -83,11 +83,11 @@ Bytes mask_of(Random *random, size_t tokens)
 }
 
 Batch::Batch(const Side &cpu, const Side &cuda, Random *random, const Shape &shape,
-             const Bytes &mask, double middle, bool edges, bool per_token)
+             const Bytes &mask, double middle, bool edges, bool per_token, double rollout_width)
     : shape_(shape), per_token_(per_token),
       old_(cpu, cuda, numbers(random, shape.tokens, middle, 1.5, false)),
       ref_(cpu, cuda, numbers(random, shape.tokens, middle, 1.5, edges)),
-      rollout_(cpu, cuda, numbers(random, shape.tokens, middle, 1.5, false)),
+      rollout_(cpu, cuda, numbers(random, shape.tokens, middle, rollout_width, false)),
       weight_(cpu, cuda, numbers(random, shape.tokens, 1, 0.5, false)),
       advantages_(cpu, cuda,
                   numbers(random, per_token ? shape.tokens : shape.sequences, 0, 1, false)),
@@ -160,7 +160,7 @@ void run_policy(unsigned number)
 {
     Random random(number + 5000);
     const Shape shape = shape_of(&random);
-    const gradreg_policy policy = policy_of(&random, number);
+    gradreg_policy policy = policy_of(&random, number);
     const bool edges = random.below(3) == 0, per_token = random.below(3) == 0;
     const bool on_policy = random.below(5) == 0;
     const size_t n = shape.tokens;
@@ -170,7 +170,13 @@ void run_policy(unsigned number)
     const Floats dlogp(cpu, cuda, std::vector<float>(n, 7.0f));
     const Floats dentropy(cpu, cuda, std::vector<float>(n, 7.0f));
     const Bytes mask = mask_of(&random, n);
-    Batch batch(cpu, cuda, &random, shape, mask, -2, edges, per_token);
+    const bool far =
+        number % 10 == 1; /* weights whose squares no double holds, large and small */
+    if (far) {
+        policy.rollout_mode = GRADREG_ROLLOUT_TOKEN_TRUNCATE;
+        policy.rollout_high = static_cast<double>(INFINITY);
+    }
+    Batch batch(cpu, cuda, &random, shape, mask, -2, edges, per_token, far ? 600 : 1.5);
     const Metrics metrics(cpu, cuda);
     size_t scratch = 0;
     batch.on_policy = on_policy;

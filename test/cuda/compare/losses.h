@@ -107,7 +107,8 @@ class Batch
   public:
     /* Log-probs are about `middle`; edges: some are no numbers. */
     Batch(const Side &cpu, const Side &cuda, Random *random, const Shape &shape,
-          const Bytes &mask, double middle, bool edges, bool per_token = false);
+          const Bytes &mask, double middle, bool edges, bool per_token = false,
+          double rollout_width = 1.5);
     gradreg_policy_batch on(const Side &side) const;
 
     bool on_policy = false, weighted = false;
