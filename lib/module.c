@@ -32,26 +32,25 @@ static const gr_module
 /* ---- fork() ---------------------------------------------------------------------- */
 
 static pthread_once_t watch_once = PTHREAD_ONCE_INIT;
-static _Thread_local int searching;
+static int cut_off; /* the fork that made this process came within a search */
 
-/* A child has no thread that would end another's search: it would find the mutex held for ever, and the module
- * half loaded. So a fork waits until the search is over. Not those that the searching thread makes itself, as
- * a driver does to run a program. */
-static void before_fork(void)
+/* A child has no thread that would end another's search: it would find the mutex held for ever, and the loader's
+ * work half done. It does without the module then. The parent is not made to wait instead: what is being loaded
+ * may register handlers of forks itself, for which older C libraries wait until the fork is over. */
+static void in_child(void)
 {
-    if (!searching)
-        pthread_mutex_lock(&mutex);
-}
-
-static void after_fork(void)
-{
-    if (!searching)
+    static const pthread_mutex_t fresh = PTHREAD_MUTEX_INITIALIZER;
+    if (pthread_mutex_trylock(&mutex) == 0) {
         pthread_mutex_unlock(&mutex);
+    } else {
+        memcpy(&mutex, &fresh, sizeof(mutex));
+        cut_off = atomic_load(&loaded) == NULL;
+    }
 }
 
 static void watch_forks(void)
 {
-    (void)pthread_atfork(before_fork, after_fork, after_fork);
+    (void)pthread_atfork(NULL, NULL, in_child);
 }
 
 /* ---- what a module may call ------------------------------------------------------ */
@@ -162,6 +161,10 @@ static gradreg_status search(void)
 {
     char path[PATH_BYTES], why[512];
     const char *named = secure_getenv(VARIABLE);
+    if (cut_off)
+        return GR_FAIL(GRADREG_ERROR_UNSUPPORTED,
+                       "no CUDA module: this process was forked while another thread was "
+                       "loading it; fork before or after, or start anew");
     if (named != NULL && named[0] != '\0')
         return open_named(named);
     void *library = open_beside(path, sizeof(path));
@@ -180,10 +183,8 @@ gradreg_status gradreg_i_device_find(const gr_device **out)
     gradreg_status status = GRADREG_OK;
     (void)pthread_once(&watch_once, watch_forks);
     pthread_mutex_lock(&mutex);
-    searching = 1;
     if (atomic_load(&loaded) == NULL)
         status = search();
-    searching = 0;
     pthread_mutex_unlock(&mutex);
     *out = status == GRADREG_OK ? &atomic_load(&loaded)->device : NULL;
     return status;
