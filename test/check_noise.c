@@ -181,7 +181,7 @@ START_TEST(noise_that_has_no_length_yet_is_reported)
     assert_ok(gradreg_regularizer_fallback(r->reg, &r->buffers));
     gradients(r, 4, true);
     assert_ok(gradreg_regularizer_combine(r->reg, &r->buffers));
-    for (int step = 0; step < 3; step += 2) {
+    for (uint64_t step = 0; step < 3; step += 2) {
         const bool still = step == 0 && p.step == GRADREG_STEP_RELATIVE;
         assert_ok(gradreg_regularizer_inject_noise(r->reg, &r->buffers));
         if (still)
