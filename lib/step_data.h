@@ -157,9 +157,7 @@ GR_FN int gr_first_bin(const gr_step *s, int layer, int all)
 
 GR_FN int gr_next_bin(const gr_step *s, int bin, int all)
 {
-    if (!all)
-        return s->bins[bin].next;
-    return bin + 1 < s->bin_count ? bin + 1 : -1;
+    return s->bins[bin].next[all != 0];
 }
 
 GR_FN double gr_sum_total(const gr_step *s, int row)

@@ -205,13 +205,13 @@ static void find_bin(gr_table *t, gr_segment *s)
     const double ulp = gr_half_ulp(s->grad_type) * gr_half_ulp(s->grad_type);
     int32_t *newest = &t->layer_first[s->layer + 1], bin = *newest;
     while (bin >= 0 && !(t->bins[bin].flags == kind && t->bins[bin].half_ulp_squared == ulp))
-        bin = t->bins[bin].next;
+        bin = t->bins[bin].next[0];
     if (bin < 0) {
         bin = (int32_t)t->bin_count++;
-        t->bins[bin] = (gr_bin){ s->layer, kind, 0.0, ulp, -1, 0 };
+        t->bins[bin] = (gr_bin){ s->layer, kind, 0.0, ulp, { -1, -1 } };
         /* No other segment will ask for a noise segment's bin: it need not be met on the way. */
         if ((kind & GR_SEGMENT_NOISY) == 0) {
-            t->bins[bin].next = *newest;
+            t->bins[bin].next[0] = *newest;
             *newest = bin;
         }
     }
@@ -225,13 +225,14 @@ static void forget_bins(gr_table *t, int32_t layer_count)
         t->layer_first[l] = -1;
 }
 
-/* All of a layer's bins, in the order in which a step adds them. */
+/* All of a layer's bins, and all of the table's, in the order in which a step adds them. */
 static void chain_bins(gr_table *t, int32_t layer_count)
 {
     forget_bins(t, layer_count);
     for (size_t b = t->bin_count; b-- > 0;) {
         int32_t *first = &t->layer_first[t->bins[b].layer + 1];
-        t->bins[b].next = *first;
+        t->bins[b].next[0] = *first;
+        t->bins[b].next[1] = b + 1 < t->bin_count ? (int32_t)b + 1 : -1;
         *first = (int32_t)b;
     }
 }

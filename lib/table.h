@@ -49,8 +49,7 @@ typedef struct gr_bin {
     uint32_t flags;          /* GR_SEGMENT_, common to its segments */
     double elements;         /* over all ranks */
     double half_ulp_squared; /* of the gradient type */
-    int32_t next;            /* bin of the same layer, -1 after the last */
-    int32_t reserved;
+    int32_t next[2];         /* bin of the same layer, and of the table: -1 after the last */
 } gr_bin;
 
 /* What one thread does at a time; it ends at a block border. As long as there are GR_PIECES to share, pieces
