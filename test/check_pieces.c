@@ -151,7 +151,7 @@ START_TEST(a_bin_is_found_by_its_layer_and_chained_in_the_tables_order)
     }
     for (int32_t l = GRADREG_LAYER_NONE; l < BIN_LAYERS; l++)
         for (int32_t b = table.layer_first[l + 1], last = -1; b >= 0;
-             last = b, b = table.bins[b].next, met++) {
+             last = b, b = table.bins[b].next[0], met++) {
             ck_assert_int_gt(b, last);
             ck_assert_int_eq(table.bins[b].layer, l);
         }
