@@ -258,6 +258,18 @@ START_TEST(blocks_do_not_shift_behind_a_cut)
 }
 END_TEST
 
+static void assert_coverage_refused(rig *r, const char *first, const char *second)
+{
+    rig_numbers(r, RIG_PARAMS, 5, -4);
+    rig_numbers(r, RIG_GRADS, 6, 0);
+    char *clean = rig_gather(r, RIG_PARAMS);
+    assert_fails(gradreg_regularizer_perturb(r->reg, &r->buffers),
+                 GRADREG_ERROR_INVALID_ARGUMENT, first, second);
+    rig_assert(r, RIG_PARAMS, clean, "theta");
+    free(clean);
+    rig_close(r);
+}
+
 /* Every rank with everything is data parallelism, which is no sharding: noticed, not summed up. */
 static void hold_everything(world *w, int rank, void *user)
 {
@@ -269,14 +281,7 @@ static void hold_everything(world *w, int rank, void *user)
     p.world = plan->world;
     p.all_reduce = world_reduce(w, rank);
     rig *r = rig_open(plan->table, SEGMENTS, &p, &setup);
-    rig_numbers(r, RIG_PARAMS, 5, -4);
-    rig_numbers(r, RIG_GRADS, 6, 0);
-    char *clean = rig_gather(r, RIG_PARAMS);
-    assert_fails(gradreg_regularizer_perturb(r->reg, &r->buffers),
-                 GRADREG_ERROR_INVALID_ARGUMENT, "ranks", "each once");
-    rig_assert(r, RIG_PARAMS, clean, "theta");
-    free(clean);
-    rig_close(r);
+    assert_coverage_refused(r, "ranks", "each once");
 }
 
 START_TEST(ranks_that_all_hold_everything_are_told_so)
@@ -315,14 +320,7 @@ START_TEST(sums_that_are_none_are_told_so)
     p.world = 2;
     p.all_reduce = (gradreg_all_reduce){ average_of_two, &averages, 0, 0, NULL };
     rig *r = rig_open(plan.table, SEGMENTS, &p, &setup);
-    rig_numbers(r, RIG_PARAMS, 5, -4);
-    rig_numbers(r, RIG_GRADS, 6, 0);
-    char *clean = rig_gather(r, RIG_PARAMS);
-    assert_fails(gradreg_regularizer_perturb(r->reg, &r->buffers),
-                 GRADREG_ERROR_INVALID_ARGUMENT, "ranks hold", "all_reduce must add");
-    rig_assert(r, RIG_PARAMS, clean, "theta");
-    free(clean);
-    rig_close(r);
+    assert_coverage_refused(r, "ranks hold", "all_reduce must add");
 }
 END_TEST
 
